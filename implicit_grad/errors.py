@@ -1,0 +1,66 @@
+"""Typed errors: what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from implicit_grad.results import Solution
+
+
+class ImplicitGradError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ArgumentError(ImplicitGradError, ValueError):
+    """An argument has an illegal value; the message names the argument."""
+
+
+class ArgumentTypeError(ImplicitGradError, TypeError):
+    """An argument has an illegal type or dtype; the message names the argument."""
+
+
+class NonFiniteError(ArgumentError):
+    """An argument holds NaN or infinity; the message names the first place."""
+
+
+class LossError(ImplicitGradError, TypeError):
+    """A user's loss returned something that is not one real number per problem."""
+
+
+class BackendError(ImplicitGradError, TypeError):
+    """Arrays of two backends met in one call."""
+
+
+class BackendUnavailable(ImplicitGradError, RuntimeError):
+    """The array backend asked for cannot compute on this machine."""
+
+
+class MissingDependency(ImplicitGradError, ImportError):
+    """An optional library is not installed; the message names the extra that brings it."""
+
+
+class DataNotFound(ImplicitGradError, FileNotFoundError):
+    """A data set was not found; the message lists the places tried and the hash wanted."""
+
+
+class CorruptData(ImplicitGradError, OSError):
+    """A file is present but its content is not what its hash or format promises."""
+
+
+class ConvergenceError(ImplicitGradError, ArithmeticError):
+    """A solve did not succeed.
+
+    Attributes
+    ----------
+    solution : Solution
+        What the solver had when it stopped: nothing computed is lost.
+    """
+
+    def __init__(self, message: str, solution: Solution[Any]) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class IndefiniteError(ConvergenceError):
+    """The curvature A = H + λI is not positive definite, so φ is no strict minimum."""

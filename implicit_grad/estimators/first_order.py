@@ -1,0 +1,36 @@
+"""First-order MAML: no second derivatives at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from implicit_grad.backend import Array
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Cost, Estimate, Solution
+
+
+@dataclass(frozen=True)
+class FirstOrderGradient:
+    r"""First-order MAML: the Jacobian of φ(θ) replaced by the identity.
+
+    .. math:: g = \nabla L_{\mathrm{test}}(\varphi)
+
+    Its distance from the meta-gradient is at most M/(λ + M) ‖∇L_test‖ for a convex train loss with curvature at
+    most M: small for λ ≫ M only, and no inner accuracy repairs it.
+
+    References
+    ----------
+    Finn, Abbeel, Levine 2017, arXiv:1703.03400, section 5.2.
+    """
+
+    @property
+    def label(self) -> str:
+        """Short name for legends."""
+        return "first-order"
+
+    def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
+        """Return ∇L_test at `inner.value`."""
+        return Estimate(
+            problem.outer.gradient(inner.value), inner, None, inner.cost + Cost(gradients=1), inner.status
+        )

@@ -1,0 +1,85 @@
+"""The implicit gradient: one linear solve at the inner solution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from implicit_grad.backend import Array, namespace, to_numpy
+from implicit_grad.errors import ArgumentTypeError
+from implicit_grad.linear import CG, LinearSolver
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Cost, Estimate, Solution, Status, status_codes, worst_status
+
+
+@dataclass(frozen=True)
+class ImplicitGradient:
+    r"""iMAML's meta-gradient at an inner solution φ.
+
+    .. math:: g = \lambda\, q, \qquad \bigl(\nabla^2 L_{\mathrm{train}}(\varphi) + \lambda I\bigr)\, q
+              = \nabla L_{\mathrm{test}}(\varphi)
+
+    The right-hand side is the *test* loss, the Hessian is of the *train* loss, both at φ (not at θ). The system
+    is divided by max(1, λ): neither tiny nor huge λ overflow, which I + H/λ does. φ enters only through its
+    value, so any inner solver will do, and the error is first order in ‖φ − φ*‖.
+
+    Parameters
+    ----------
+    linear_solver : LinearSolver
+        `Cholesky()` for exact inversion, `CG(k)` for the paper's k conjugate gradient steps.
+    require_minimum : bool
+        Where the solver found H + λI not positive definite, φ is no strict minimum and there is no
+        meta-gradient: the value is NaN. With False the formal number is kept; the status says `INDEFINITE`
+        either way.
+
+    References
+    ----------
+    Rajeswaran et al. 2019, arXiv:1909.04630, Lemma 1 and Algorithm 2.
+    """
+
+    linear_solver: LinearSolver = field(default_factory=lambda: CG(10))
+    require_minimum: bool = True
+
+    def __post_init__(self) -> None:
+        if not callable(self.linear_solver) or isinstance(self.linear_solver, type):
+            raise ArgumentTypeError(f"linear_solver: expected a solver such as CG(5), got {self.linear_solver!r}")
+
+    @property
+    def label(self) -> str:
+        """Short name for legends."""
+        return str(getattr(self.linear_solver, "label", repr(self.linear_solver)))
+
+    def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
+        """Return the estimate at `inner.value`."""
+        phi = inner.value
+        xp = namespace(phi)
+        b = problem.outer.gradient(phi)
+        lam = problem.lam_like(phi)
+        divisor = xp.where(lam > 1, lam, xp.ones_like(lam))
+        linear = self.linear_solver(problem.curvature(phi).divided(divisor), b)
+        factor = (lam / divisor)[..., None]
+        saddle = xp.zeros_like(linear.residual_norm) != 0
+        if self.require_minimum:
+            saddle = xp.asarray(status_codes(linear.status) == Status.INDEFINITE.code)
+        nan = float("nan")
+
+        def gradient_of(q: Array) -> Array:
+            g = factor * q
+            return xp.where(saddle[..., None], xp.full_like(g, nan), g) if bool(np.any(to_numpy(saddle))) else g
+
+        path = linear.path
+        if path is not None:
+            path = replace(path, points=gradient_of(path.points))
+        if linear.smallest_eigenvalue is not None:  # in the units of H + λI
+            linear = replace(linear, smallest_eigenvalue=linear.smallest_eigenvalue * to_numpy(divisor))
+        return Estimate(
+            gradient=gradient_of(linear.value),
+            inner=inner,
+            linear=linear,
+            # One linearisation of the train loss and one gradient of the test loss.
+            cost=inner.cost + linear.cost + Cost(gradients=2),
+            status=worst_status(inner.status, linear.status),
+            path=path,
+        )

@@ -1,0 +1,85 @@
+"""The unrolled gradient: reverse through the inner solver's own steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from implicit_grad import border
+from implicit_grad.backend import Array, namespace
+from implicit_grad.errors import ArgumentError
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Cost, Estimate, Path, Solution
+
+
+@dataclass(frozen=True)
+class UnrolledGradient:
+    r"""MAML's meta-gradient: the exact derivative of L_test(φ_K(θ)) through K recorded gradient steps.
+
+    .. math:: g_K = \Bigl(\frac{\mathrm d\varphi_K}{\mathrm d\theta}\Bigr)^{\!\top}
+              \nabla L_{\mathrm{test}}(\varphi_K), \qquad \frac{\mathrm d\varphi_{k+1}}{\mathrm d\theta}
+              = (I - \alpha A_k)\frac{\mathrm d\varphi_k}{\mathrm d\theta} + \alpha\lambda I,
+              \qquad \frac{\mathrm d\varphi_0}{\mathrm d\theta} = I
+
+    Of the regularised objective it tends to the implicit gradient as K grows; of the plain one
+    (`GradientDescent(..., proximal=False)`) it does not: there the Jacobian of a convex loss tends to zero.
+
+    Parameters
+    ----------
+    window : int or None
+        Reverse only the last `window` steps (truncated backpropagation); None reverses all.
+
+    Notes
+    -----
+    Needs `GradientDescent(..., record=True)`: memory grows with K, K + 1 vectors a problem. K Hessian-vector
+    products and K linearisations.
+
+    References
+    ----------
+    Finn, Abbeel, Levine 2017, arXiv:1703.03400; Shaban et al. 2019, arXiv:1810.10667 (truncation).
+    """
+
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.window is not None:
+            border.count("window", self.window)
+
+    @property
+    def label(self) -> str:
+        """Short name for legends."""
+        return "unrolled" if self.window is None else f"unrolled, last {self.window}"
+
+    def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
+        """Return the derivative through the whole path of `inner`."""
+        path = _path(inner)
+        last = path.steps[-1]
+        gradients, cost = self.at_steps(problem, inner, (last,))
+        return Estimate(gradients[0], inner, None, inner.cost + cost, inner.status)
+
+    def at_steps(self, problem: BilevelProblem, inner: Solution[Any], steps: tuple[int, ...]) -> tuple[Array, Cost]:
+        """Return the gradients of runs of several lengths from one path: `(len(steps), ..., d)`.
+
+        Raises
+        ------
+        ArgumentError
+            If the path is not complete, or the solver has no reverse pass.
+        """
+        path, solver = _path(inner), inner.solver
+        ends = namespace(path.points).stack([path.points[path.index(step)] for step in steps], axis=0)
+        cotangents = problem.outer.gradient(ends)
+        gradients, cost = solver.pullback(problem, path, tuple(steps), cotangents, self.window)
+        return gradients, cost + Cost(gradients=1)
+
+
+def _path(inner: Solution[Any]) -> Path:
+    if not hasattr(inner.solver, "pullback"):
+        raise ArgumentError(
+            f"inner: {type(inner.solver).__name__} has no reverse pass; "
+            "unroll GradientDescent, or use ImplicitGradient"
+        )
+    if inner.path is None or not inner.path.is_complete():
+        raise ArgumentError(
+            "inner: the unrolled gradient needs every inner iterate; use GradientDescent(..., record=True)"
+        )
+    return inner.path

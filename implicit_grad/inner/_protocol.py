@@ -1,0 +1,39 @@
+"""What every inner solver promises, and how its end is judged."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from implicit_grad.backend import Array, epsilon, namespace, norm
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Solution
+
+
+class InnerSolver(Protocol):
+    """Minimise G(·; θ) for every problem of a batch."""
+
+    def __call__(self, problem: BilevelProblem, theta: Array, *, start: Array | None = None) -> Solution[Any]:
+        """Return φ with ‖∇_φ G(φ; θ)‖ recomputed; `start` defaults to θ."""
+        ...
+
+
+def gradient_scale(problem: BilevelProblem, phi: Array, theta: Array, loss_gradient: Array) -> Array:
+    """Size of the terms that cancel in ∇_φ G: ‖∇L(φ)‖ + λ(‖φ‖ + ‖θ‖), per problem.
+
+    A residual is small or large against this, never absolutely.
+    """
+    lam = problem.lam_like(phi)
+    return norm(loss_gradient) + lam * (norm(phi) + norm(theta))
+
+
+def attainable(scale: Array, phi: Array) -> Array:
+    """Residual that rounding alone can leave: 10·√d·eps times the terms that cancel."""
+    root = float(phi.shape[-1]) ** 0.5
+    return 10 * root * epsilon(phi) * scale
+
+
+def start_point(problem: BilevelProblem, theta: Array, start: Array | None) -> Array:
+    """Return the first iterate with every batch axis."""
+    if start is None:
+        return namespace(theta).asarray(theta, copy=True)
+    return problem.parameters(start, "start") + namespace(theta).zeros_like(theta)

@@ -1,0 +1,192 @@
+"""Gradient descent, with its path and the reverse pass through it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from implicit_grad import border
+from implicit_grad.backend import Array, broadcast_shapes, expand, namespace, norm, to_numpy
+from implicit_grad.errors import ArgumentError, ArgumentTypeError
+from implicit_grad.inner._protocol import start_point
+from implicit_grad.linear.lanczos import extreme_eigenvalues
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Cost, Path, Solution, Status, statuses
+
+
+@dataclass(frozen=True)
+class GradientDescent:
+    r"""`steps` gradient steps on G(·; θ) from θ.
+
+    .. math:: \varphi_{k+1} = \varphi_k - \alpha\,\bigl(\nabla L(\varphi_k) + \lambda(\varphi_k - \theta)\bigr)
+
+    Parameters
+    ----------
+    step_size : float or None
+        α > 0. None takes α = 1/M̄ per problem, with M̄ = λ + the loss's global curvature bound where it knows
+        one, else λ + 1.1 times a Lanczos estimate of λ_max(∇²L(θ)); G then never increases on convex losses.
+    steps : int
+        Number K of steps.
+    record : bool or tuple of int
+        Keep all iterates (True), or those at the given step counts, in `Solution.path`: one run serves every
+        accuracy. Unrolled gradients need True.
+    proximal : bool
+        With False the proximal term is left out and the steps go down L_train alone, as in MAML.
+
+    Notes
+    -----
+    Costs K + 1 gradients (the last for the residual). Without `record` the memory does not depend on K.
+    """
+
+    step_size: float | None
+    steps: int
+    record: bool | tuple[int, ...] = field(default=False, kw_only=True)
+    proximal: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.step_size is not None:
+            border.positive_float("step_size", self.step_size)
+        border.count("steps", self.steps)
+        if not isinstance(self.proximal, bool):
+            raise ArgumentTypeError(f"proximal: expected True or False, got {self.proximal!r}")
+        if not isinstance(self.record, bool):
+            kept = tuple(sorted({border.count("record", step) for step in self.record}))
+            if kept and kept[-1] > self.steps:
+                raise ArgumentError(f"record: step {kept[-1]} lies beyond the last step {self.steps}")
+            object.__setattr__(self, "record", kept)
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """Step counts whose iterates are recorded."""
+        if isinstance(self.record, bool):
+            return tuple(range(self.steps + 1)) if self.record else ()
+        return self.record
+
+    def alpha(self, problem: BilevelProblem, theta: Array) -> Array:
+        """Return the step size of every problem: `(...)`."""
+        xp = namespace(theta)
+        if self.step_size is not None:
+            return xp.full_like(theta[..., 0], self.step_size)
+        bound = getattr(problem.inner, "curvature_bound", None)
+        if bound is not None:
+            curvature = bound()
+        else:
+            hessian = problem.operator(problem.inner.linearize(theta), theta, proximal=False)
+            largest = extreme_eigenvalues(hessian, steps=20)[1]
+            # An indefinite or flat loss has no curvature to divide by; λ alone bounds the step then.
+            curvature = xp.asarray(np.maximum(1.1 * largest, 0.0), dtype=theta.dtype)
+        lam = problem.lam_like(theta)
+        return xp.zeros_like(theta[..., 0]) + 1 / (curvature + lam)
+
+    def __call__(
+        self, problem: BilevelProblem, theta: Array, *, start: Array | None = None
+    ) -> Solution[GradientDescent]:
+        """Run K steps from `start` (default θ)."""
+        theta = problem.parameters(theta)
+        xp = namespace(theta)
+        phi, alpha = start_point(problem, theta, start), self.alpha(problem, theta)
+        lam = problem.lam_like(theta)[..., None]
+        kept = self.kept_steps
+        wanted, points, norms = frozenset(kept), [], []
+        alive = xp.isfinite(alpha)
+        taken = xp.zeros(alpha.shape, dtype=xp.int64)
+        first = None
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in range(self.steps + 1):
+                loss_gradient = problem.inner.gradient(phi)
+                pull = lam * (phi - theta)
+                gradient = loss_gradient + pull if self.proximal else loss_gradient
+                if step in wanted:
+                    points.append(phi)
+                    norms.append(norm(gradient if self.proximal else loss_gradient + pull))
+                if first is None:
+                    first = norm(gradient)
+                if step == self.steps:
+                    break
+                moved = phi - alpha[..., None] * gradient
+                # One bad problem is frozen at its last finite iterate; its neighbours go on.
+                finite = xp.isfinite(xp.sum(moved, axis=-1))
+                alive = alive & finite
+                phi = xp.where(alive[..., None], moved, phi)
+                taken = taken + xp.astype(alive, xp.int64)
+            residual = norm(loss_gradient + pull)
+            final = norm(gradient)
+        return Solution(
+            value=phi,
+            residual_norm=residual,
+            steps=taken,
+            status=self._status(to_numpy(alive), to_numpy(first), to_numpy(final)),
+            solver=self,
+            path=Path(kept, xp.stack(points, axis=0), xp.stack(norms, axis=0), alpha) if kept else None,
+            cost=Cost(gradients=self.steps + 1),
+        )
+
+    def _status(self, alive: Any, first: Any, final: Any) -> Any:
+        codes = np.full(alive.shape, Status.BUDGET_SPENT.code)
+        # Descent never multiplies the gradient by a million: such a run is on its way to infinity.
+        grown = final > 1e6 * first if self.steps else np.zeros_like(alive)
+        codes[~alive | grown] = Status.DIVERGED.code
+        return statuses(codes)
+
+    def pullback(
+        self,
+        problem: BilevelProblem,
+        path: Path,
+        steps: tuple[int, ...],
+        cotangents: Array,
+        window: int | None,
+    ) -> tuple[Array, Cost]:
+        r"""Reverse pass through the recorded path, for several end points K at once.
+
+        .. math:: g \mathrel{+}= \alpha\lambda\,v, \qquad v \leftarrow v - \alpha A(\varphi_k)\,v, \qquad
+                  k = K-1, \dots, 0; \qquad g \mathrel{+}= v \ (\varphi_0 = \theta)
+
+        All end points share each linearisation: reversing runs of 1, 2, 4, …, K steps costs K of them.
+
+        Parameters
+        ----------
+        problem : BilevelProblem
+        path : Path
+            Complete from step 0 to max(steps).
+        steps : tuple of int
+            End points, ascending.
+        cotangents : (len(steps), ..., d) array
+            ∇L_test at the end points.
+        window : int or None
+            Reverse only the last `window` steps; what lies before them is held constant.
+
+        Returns
+        -------
+        gradients : (len(steps), ..., d) array
+        cost : Cost
+        """
+        xp = namespace(cotangents)
+        if path.step_size is None or not path.is_complete():
+            raise ArgumentError("path: the reverse pass needs every iterate; use GradientDescent(..., record=True)")
+        alpha, lam = path.step_size[..., None], problem.lam_like(cotangents)[..., None]
+        shape = broadcast_shapes(tuple(cotangents.shape), (1, *path.points.shape[1:]))
+        v = expand(cotangents, shape)
+        g = xp.zeros_like(v)
+        hvps = 0
+        lowest = 0 if window is None else max(0, min(steps) - window)
+        for k in range(max(steps) - 1, lowest - 1, -1):
+            begin = bisect_right(steps, k)
+            end = len(steps) if window is None else bisect_right(steps, k + window)
+            if begin == end:
+                continue
+            active = slice(begin, end)
+            hvp = problem.inner.linearize(path.points[k]).hvp
+            live = v[active]
+            if self.proximal:
+                g[active] = g[active] + alpha * lam * live
+                v[active] = live - alpha * (hvp(live) + lam * live)
+            else:
+                v[active] = live - alpha * hvp(live)
+            hvps += 1
+        whole = [i for i, step in enumerate(steps) if window is None or step <= window]
+        for i in whole:
+            g[i] = g[i] + v[i]
+        return g, Cost(gradients=hvps, hvps=hvps)

@@ -1,0 +1,185 @@
+"""Conjugate gradient on a batch of systems."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from implicit_grad import border
+from implicit_grad.backend import Array, dot, epsilon, namespace, norm
+from implicit_grad.linear._system import prepare, recorded_path, verdict
+from implicit_grad.linear.operator import Operator
+from implicit_grad.results import Cost, Solution, Status
+
+
+@dataclass(frozen=True)
+class CG:
+    r"""Conjugate gradient (Hestenes & Stiefel 1952) from x₀ = 0, for all problems of a batch at once.
+
+    .. math:: \alpha_k = \frac{r_k^\top r_k}{p_k^\top A p_k}, \quad x_{k+1} = x_k + \alpha_k p_k, \quad
+              r_{k+1} = r_k - \alpha_k A p_k, \quad
+              p_{k+1} = r_{k+1} + \frac{r_{k+1}^\top r_{k+1}}{r_k^\top r_k}\, p_k
+
+    with the error :math:`\lVert x_k - x\rVert_A \le 2\left(\frac{\sqrt\kappa-1}{\sqrt\kappa+1}\right)^k
+    \lVert x\rVert_A`. The iterates equal those of `scipy.sparse.linalg.cg`.
+
+    Parameters
+    ----------
+    max_steps : int
+        Largest number of steps; with `rtol=0` the number of steps ("CG-5").
+    rtol : float
+        A problem stops when its recomputed residual satisfies ‖b − A x‖ ≤ rtol ‖b‖. The recurrence only
+        proposes to stop: where the recomputed residual disagrees, the iteration restarts from it.
+    record : bool
+        Keep every iterate in `Solution.path`: one run then serves every step count up to `max_steps`.
+
+    Notes
+    -----
+    Each step costs one product with A, and the final residual another. Where pᵀAp ≤ 0 the matrix is not
+    positive definite: that problem keeps the iterate before p and is `INDEFINITE`, its neighbours go on.
+    `Solution.smallest_eigenvalue` is the smallest Rayleigh quotient met, an upper bound of λ_min(A).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> solution = CG(max_steps=2)(np.diag([1.0, 4.0]), np.array([1.0, 1.0]))
+    >>> solution.value.round(12), int(solution.steps)
+    (array([1.  , 0.25]), 2)
+    """
+
+    max_steps: int
+    rtol: float = 0.0
+    record: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        border.count("max_steps", self.max_steps)
+        border.tolerance("rtol", self.rtol)
+        if not isinstance(self.record, bool):
+            raise border.ArgumentTypeError(f"record: expected True or False, got {self.record!r}")
+
+    @property
+    def label(self) -> str:
+        """Short name for legends."""
+        return f"CG-{self.max_steps}" if self.rtol == 0 else f"CG({self.rtol:g})"
+
+    def __call__(self, A: Any, b: Array) -> Solution[CG]:
+        """Solve A x = b."""
+        system = prepare(A, b)
+        xp = namespace(system.b)
+        x = xp.zeros_like(system.b)
+        goal = self.rtol * norm(system.b)
+        iterates, r, done, products = ([x] if self.record else None), system.b, 0, 1
+        steps, residual = None, norm(r)
+        totals = _Totals()
+        while True:
+            run = conjugate_gradient(system.A, r, self.max_steps - done, goal, x, iterates)
+            totals.add(run)
+            x, done, products = run.x, done + run.iterations, products + run.iterations
+            steps = run.steps if steps is None else steps + run.steps
+            if self.rtol == 0 or done >= self.max_steps or run.iterations == 0:
+                break
+            r = system.b - system.A(x)
+            products += 1
+            before, residual = residual, norm(r)
+            # A restart from the true residual must at least halve it; otherwise rounding has the last word.
+            again = (residual > goal) & (residual < 0.5 * before) & ~totals.failed
+            if not bool(xp.any(again)):
+                break
+            r = xp.where(again[..., None], r, xp.zeros_like(r))
+        path = None
+        if iterates is not None:
+            iterates += [iterates[-1]] * (self.max_steps + 1 - len(iterates))
+            path = recorded_path(system, xp.stack(iterates, axis=0))
+            products += len(iterates)
+        return verdict(
+            system,
+            x,
+            solver=self,
+            rtol=self.rtol,
+            steps=steps,
+            budget=self.max_steps,
+            operator_norm=totals.largest,
+            failed={Status.NONFINITE: totals.nonfinite, Status.INDEFINITE: totals.negative},
+            path=path,
+            cost=Cost(hvps=products),
+            smallest_eigenvalue=totals.smallest,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    x: Array
+    steps: Array
+    iterations: int
+    negative: Array
+    nonfinite: Array
+    smallest: Array
+    largest: Array
+
+
+@dataclass(eq=False)
+class _Totals:
+    """What the restarts of one solve saw, together."""
+
+    negative: Any = False
+    nonfinite: Any = False
+    smallest: Any = float("inf")
+    largest: Any = 0.0
+
+    def add(self, run: _Run) -> None:
+        xp = namespace(run.x)
+        self.negative = run.negative | self.negative
+        self.nonfinite = run.nonfinite | self.nonfinite
+        self.smallest = xp.where(run.smallest < self.smallest, run.smallest, self.smallest)
+        self.largest = xp.where(run.largest > self.largest, run.largest, self.largest)
+
+    @property
+    def failed(self) -> Array:
+        return self.negative | self.nonfinite
+
+
+def conjugate_gradient(
+    apply: Operator, r: Array, limit: int, goal: Array, x: Array, iterates: list[Array] | None = None
+) -> _Run:
+    """Advance x by conjugate gradient on A e = r until ‖r_k‖ ≤ goal in the recurrence, or `limit` steps.
+
+    Problems that are done are frozen by a zero direction: the arithmetic of the others is untouched.
+    """
+    xp = namespace(r)
+    p, rs = r, dot(r, r)
+    # Below eps² ‖r₀‖ the recurrence moves x by less than rounding; going on would only underflow.
+    floor = epsilon(r) ** 4 * rs
+    target = xp.where(goal * goal > floor, goal * goal, floor)
+    active = rs > target
+    steps = xp.zeros(rs.shape, dtype=xp.int64)
+    negative, nonfinite = xp.zeros_like(active), xp.zeros_like(active)
+    smallest, largest = xp.full_like(rs, float("inf")), xp.zeros_like(rs)
+    one, zero = xp.ones_like(rs), xp.zeros_like(rs)
+    iterations = 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        p = xp.where(active[..., None], p, xp.zeros_like(p))
+        while iterations < limit and bool(xp.any(active)):
+            Ap = apply(p)
+            curvature, length = dot(p, Ap), dot(p, p)
+            usable = xp.isfinite(curvature)
+            nonfinite = nonfinite | (active & ~usable)
+            negative = negative | (active & (curvature <= 0))
+            quotient = curvature / xp.where(active, length, one)
+            smallest = xp.where(active & (quotient < smallest), quotient, smallest)
+            largest = xp.where(active & (quotient > largest), quotient, largest)
+            active = active & usable & (curvature > 0)
+            alpha = xp.where(active, rs / xp.where(active, curvature, one), zero)
+            x = x + alpha[..., None] * p
+            r = r - alpha[..., None] * Ap
+            new = dot(r, r)
+            steps = steps + xp.astype(active, xp.int64)
+            iterations += 1
+            if iterates is not None:
+                iterates.append(x)
+            active = active & (new > target)
+            beta = xp.where(active, new / xp.where(active, rs, one), zero)
+            p = xp.where(active[..., None], r + beta[..., None] * p, xp.zeros_like(p))
+            rs = new
+    return _Run(x, steps, iterations, negative, nonfinite, smallest, largest)

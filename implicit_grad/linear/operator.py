@@ -1,0 +1,176 @@
+"""Symmetric linear operators on batches of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from implicit_grad.backend import Array, broadcast_shapes, namespace, transpose
+from implicit_grad.errors import ArgumentError, ArgumentTypeError
+
+_DENSE_CHUNK = 2**22
+"""Numbers of right-hand side pushed through the operator at once when it is made dense (32 MB in float64)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """A symmetric map v ↦ A v, one per problem of the batch.
+
+    Attributes
+    ----------
+    apply : callable
+        `(..., d) → (..., d)`.
+    batch_shape : tuple of int
+        Leading axes of A.
+    size : int
+        d.
+    like : array
+        Any array of the namespace and dtype that A works in.
+    stacks : bool
+        Whether `apply` takes further leading axes before those of the batch, all at once.
+    selector : callable, optional
+        `index → Operator` of one problem.
+    """
+
+    apply: Callable[[Array], Array]
+    batch_shape: tuple[int, ...]
+    size: int
+    like: Array
+    stacks: bool = False
+    selector: Callable[[tuple[int, ...]], Operator] | None = None
+
+    def __call__(self, v: Array) -> Array:
+        """Return A v."""
+        return self.apply(v)
+
+    def dense(self) -> Array:
+        """Return A as an array `(..., d, d)`, symmetrised: d products, in chunks."""
+        xp, d = namespace(self.like), self.size
+        eye = xp.eye(d, dtype=self.like.dtype)
+        ones = (1,) * len(self.batch_shape)
+        per_column = d * max(1, int(np.prod(self.batch_shape)))
+        chunk = max(1, _DENSE_CHUNK // per_column) if self.stacks else 1
+        columns = []
+        for start in range(0, d, chunk):
+            basis = xp.reshape(eye[start : start + chunk, :], (-1, *ones, d))
+            if self.stacks:
+                columns.append(xp.broadcast_to(self.apply(basis), (basis.shape[0], *self.batch_shape, d)))
+            else:
+                v = xp.zeros((*self.batch_shape, d), dtype=self.like.dtype) + basis[0]
+                columns.append(self.apply(v)[None])
+        join = xp.concat if hasattr(xp, "concat") else xp.concatenate
+        matrix = xp.moveaxis(join(columns, axis=0), 0, -1)
+        return 0.5 * (matrix + transpose(matrix))
+
+    def select(self, index: tuple[int, ...]) -> Operator:
+        """Return the operator of one problem of the batch.
+
+        Without a selector the whole batch is applied and one row kept: right, but as dear as the batch.
+        """
+        if not self.batch_shape:
+            return self
+        if self.selector is not None:
+            return self.selector(index)
+
+        def apply(v: Array) -> Array:
+            xp = namespace(v)
+            return self.apply(xp.broadcast_to(v, (*self.batch_shape, self.size)))[index]
+
+        return Operator(apply, (), self.size, self.like)
+
+    def shifted(self, shift: Array) -> Operator:
+        """Return A + diag(shift)·I for one shift per problem."""
+        return self._wrap(lambda Av, v, s: Av + s[..., None] * v, shift)
+
+    def divided(self, by: Array) -> Operator:
+        """Return A / by for one divisor per problem."""
+        return self._wrap(lambda Av, v, s: Av / s[..., None], by)
+
+    def _wrap(self, action: Callable[[Array, Array, Array], Array], number: Array) -> Operator:
+        shape = broadcast_shapes(self.batch_shape, number.shape)
+
+        def selector(index: tuple[int, ...]) -> Operator:
+            own = index[len(index) - len(self.batch_shape) :]
+            one = self.select(tuple(0 if n == 1 else i for i, n in zip(own, self.batch_shape, strict=True)))
+            scalar = namespace(number).broadcast_to(number, shape)[index]
+            return one._wrap(action, scalar)
+
+        return Operator(
+            lambda v: action(self.apply(v), v, number),
+            shape,
+            self.size,
+            self.like,
+            self.stacks,
+            selector if shape else None,
+        )
+
+
+def as_operator(A: Any, b: Array) -> Operator:
+    """Accept an `Operator`, a symmetric array `(..., d, d)`, a SciPy `LinearOperator` or any callable.
+
+    Raises
+    ------
+    ArgumentError
+        If A and b do not fit together.
+    ArgumentTypeError
+        If A is none of these.
+    """
+    d = b.shape[-1]
+    if isinstance(A, Operator):
+        operator = A
+    elif hasattr(A, "matvec") and hasattr(A, "shape"):
+        if tuple(A.shape) != (d, d):
+            raise ArgumentError(f"A: shape {tuple(A.shape)} does not fit b {tuple(b.shape)}")
+        operator = Operator(lambda v: _matvec_rows(A, v), (), d, b, stacks=True)
+    elif hasattr(A, "ndim") and hasattr(A, "shape"):
+        operator = matrix_operator(A)
+    elif callable(A):
+        operator = Operator(A, tuple(b.shape[:-1]), d, b)
+    else:
+        raise ArgumentTypeError(
+            f"A: expected an operator, an array (..., d, d) or a callable, got {type(A).__name__}"
+        )
+    if operator.size != d:
+        raise ArgumentError(f"A: works on vectors of length {operator.size}, but b has shape {tuple(b.shape)}")
+    try:
+        broadcast_shapes(operator.batch_shape, tuple(b.shape[:-1]))
+    except ValueError:
+        raise ArgumentError(
+            f"A: batch axes {operator.batch_shape} do not broadcast with b {tuple(b.shape)}"
+        ) from None
+    return operator
+
+
+def matrix_operator(A: Array) -> Operator:
+    """Wrap an array `(..., d, d)`; it must be symmetric.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not square, or not symmetric to rounding.
+    """
+    xp = namespace(A)
+    if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
+        raise ArgumentError(f"A: expected a square array (..., d, d), got shape {tuple(A.shape)}")
+    d = A.shape[-1]
+    skew = xp.max(xp.abs(A - transpose(A)))
+    allowed = 8 * d * xp.finfo(A.dtype).eps * xp.max(xp.abs(A))
+    if bool(skew > allowed):
+        raise ArgumentError(f"A: must be symmetric; |A - Aᵀ| reaches {float(skew):.3g}")
+    return Operator(
+        lambda v: (A @ v[..., None])[..., 0],
+        tuple(A.shape[:-2]),
+        d,
+        A,
+        stacks=True,
+        selector=lambda index: matrix_operator(A[index]),
+    )
+
+
+def _matvec_rows(A: Any, v: Array) -> Array:
+    if v.ndim == 1:
+        return A.matvec(v)
+    return np.stack([A.matvec(row) for row in v.reshape(-1, v.shape[-1])]).reshape(v.shape)

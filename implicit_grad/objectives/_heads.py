@@ -1,0 +1,79 @@
+"""Output losses over n samples: what stands between a model's outputs and one number.
+
+A head knows its value, δ = ∂L/∂z and the curvature product R ↦ (∂²L/∂z²) R, all for outputs z (..., n, m).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from implicit_grad.backend import Array, namespace
+
+
+@dataclass(frozen=True, eq=False)
+class SquaredErrorHead:
+    """½·mean over samples of ‖z − y‖²; target (..., n, m)."""
+
+    target: Array
+
+    def value(self, z: Array) -> Array:
+        """Return the loss: `(..., n, m) → (...)`."""
+        xp = namespace(z)
+        residual = z - self.target
+        return 0.5 * xp.sum(residual * residual, axis=(-2, -1)) / z.shape[-2]
+
+    def linearize(self, z: Array) -> tuple[Array, Array, None]:
+        """Return loss, δ = (z − y)/n and no extra state: the curvature is 1/n."""
+        xp = namespace(z)
+        residual = z - self.target
+        value = 0.5 * xp.sum(residual * residual, axis=(-2, -1)) / z.shape[-2]
+        return value, residual / z.shape[-2], None
+
+    def curve(self, state: None, tangent: Array) -> Array:
+        """Return R/n."""
+        return tangent / tangent.shape[-2]
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropyHead:
+    """Mean cross-entropy of softmax(z); target one-hot (..., n, C)."""
+
+    target: Array
+
+    def _shifted(self, z: Array) -> tuple[Array, Array, Array]:
+        # Subtracting the largest logit keeps exp in (0, 1]: finite for logits of ±1e4 and beyond.
+        xp = namespace(z)
+        shifted = z - xp.max(z, axis=-1, keepdims=True)
+        weights = xp.exp(shifted)
+        return shifted, weights, xp.sum(weights, axis=-1, keepdims=True)
+
+    def _mean(self, z: Array, shifted: Array, total: Array) -> Array:
+        xp = namespace(z)
+        chosen = xp.sum(self.target * shifted, axis=-1)
+        return xp.sum(xp.log(total[..., 0]) - chosen, axis=-1) / z.shape[-2]
+
+    def value(self, z: Array) -> Array:
+        """Return the loss: `(..., n, C) → (...)`."""
+        shifted, _, total = self._shifted(z)
+        return self._mean(z, shifted, total)
+
+    def linearize(self, z: Array) -> tuple[Array, Array, Array]:
+        """Return loss, δ = (p − y)/n and the probabilities p."""
+        shifted, weights, total = self._shifted(z)
+        p = weights / total
+        return self._mean(z, shifted, total), (p - self.target) / z.shape[-2], p
+
+    def curve(self, state: Array, tangent: Array) -> Array:
+        """Return (diag(p) − p pᵀ) R / n, row by row."""
+        xp = namespace(tangent)
+        pr = state * tangent
+        return (pr - state * xp.sum(pr, axis=-1, keepdims=True)) / tangent.shape[-2]
+
+
+Head = SquaredErrorHead | CrossEntropyHead
+
+
+def one_hot(labels: Array, n_classes: int, like: Array) -> Array:
+    """Return (..., n, C) indicator rows in the dtype of `like`."""
+    xp = namespace(labels, like)
+    return xp.astype(labels[..., None] == xp.arange(n_classes), like.dtype)

@@ -1,0 +1,201 @@
+"""Derivatives of any loss by HIPS autograd. The only module that imports autograd."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from autograd import make_vjp
+from autograd.misc import flatten as flatten_with_autograd
+from autograd.tracer import getval
+
+from implicit_grad import border
+from implicit_grad.backend import Array
+from implicit_grad.errors import ArgumentTypeError, LossError
+from implicit_grad.objectives._protocol import Linearization
+
+
+@dataclass(frozen=True, eq=False)
+class Autodiff:
+    """A loss differentiated by tracing: value, gradient and Hessian-vector products of any `autograd.numpy` code.
+
+    The Hessian-vector product is reverse over reverse: ∇²f(x) v is the vjp of ∇f at x, traced once per
+    linearisation and replayed for every v.
+
+    Parameters
+    ----------
+    f : callable
+        The loss, written with `autograd.numpy`. It gets parameters of one problem, a `(d,)` vector (or the
+        parameter tree that `MetaGradient` was given), and returns one real number of shape ().
+    broadcasts : bool
+        With True, `f` maps `(..., d) → (...)` for any leading axes and is called once for the whole batch;
+        row i of the result must depend on row i of the argument only. With False a batch is a loop over
+        problems.
+
+    Raises
+    ------
+    LossError
+        When evaluated, if `f` returns anything but one real number per problem: None, text, a Python float
+        made with `float()`, an array.
+
+    Warns
+    -----
+    UserWarning
+        If the loss does not depend on the parameters: its gradient is zero.
+
+    Notes
+    -----
+    `f` is given read-only arrays; a loss that mutates its argument fails. At kinks autograd takes one-sided or
+    averaged slopes (abs'(0) = 0, max(x, 0)' = ½ at 0): implicit gradients need a twice differentiable loss.
+
+    Examples
+    --------
+    >>> import autograd.numpy as anp
+    >>> f = Autodiff(lambda w: anp.sum(w**4))
+    >>> f.linearize(np.array([1.0, 2.0])).hvp(np.array([1.0, 1.0]))
+    array([12., 48.])
+    """
+
+    f: Callable[[Any], Any]
+    broadcasts: bool = False
+    _unflatten: Callable[[Any], Any] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.f):
+            raise ArgumentTypeError(f"f: expected a callable loss, got {type(self.f).__name__}")
+        if not isinstance(self.broadcasts, bool):
+            raise ArgumentTypeError(f"broadcasts: expected True or False, got {self.broadcasts!r}")
+
+    def on_tree(self, unflatten: Callable[[Any], Any]) -> Autodiff:
+        """Return the loss of the flat vector whose tree `f` expects."""
+        if self.broadcasts:
+            raise ArgumentTypeError("broadcasts: a loss of a parameter tree cannot broadcast; use broadcasts=False")
+        return Autodiff(self.f, False, unflatten)
+
+    def _call(self, x: Any) -> Any:
+        return self.f(x if self._unflatten is None else self._unflatten(x))
+
+    def _checked(self, x: Any) -> Any:
+        try:
+            value = self._call(x)
+        except TypeError as error:
+            if "float" in str(error) and "Box" in str(error):
+                raise LossError(
+                    "f: the loss converts a traced value with float() or int(); keep it an autograd.numpy value"
+                ) from error
+            raise
+        wanted = np.shape(getval(x))[:-1]
+        raw = getval(value)
+        if not isinstance(raw, np.ndarray | np.generic | float | int) or isinstance(raw, bool):
+            raise LossError(f"f: the loss must return one real number, got {type(raw).__name__}")
+        if np.iscomplexobj(raw) or np.asarray(raw).dtype.kind not in "fiu":
+            raise LossError(f"f: the loss must return a real number, got dtype {np.asarray(raw).dtype}")
+        if np.shape(raw) != wanted:
+            hint = (
+                "row i of the value belongs to row i of the parameters"
+                if self.broadcasts
+                else "reduce it with a sum or a mean"
+            )
+            raise LossError(f"f: the loss returned shape {np.shape(raw)} where {wanted} was expected; {hint}")
+        return value
+
+    def _rows(self, x: Array) -> list[Array]:
+        """Read-only arguments for `f`: the batch itself, or one vector per problem."""
+        if not isinstance(x, np.ndarray):
+            raise ArgumentTypeError(f"parameters: Autodiff differentiates NumPy arrays, got {type(x).__name__}")
+        view = x.view() if self.broadcasts else x.reshape(-1, x.shape[-1])
+        view.flags.writeable = False
+        return [view] if self.broadcasts else list(view)
+
+    def _join(self, parts: list[Any], shape: tuple[int, ...], like: Array) -> Array:
+        if self.broadcasts:
+            return np.asarray(parts[0], dtype=like.dtype).reshape(shape)
+        return np.stack([np.asarray(part, dtype=like.dtype) for part in parts]).reshape(shape)
+
+    def value(self, x: Array) -> Array:
+        """Return f(x): `(...)`."""
+        return self._join([self._checked(row) for row in self._rows(x)], x.shape[:-1], x)[()]
+
+    def gradient(self, x: Array) -> Array:
+        """Return ∇f(x): `(..., d)`."""
+        return self._join([self._value_and_gradient(row)[1] for row in self._rows(x)], x.shape, x)
+
+    def _value_and_gradient(self, row: Any) -> tuple[Any, Any]:
+        vjp, value = make_vjp(self._checked)(row)
+        # A cotangent of ones sums over problems; rows are independent, so it returns every row's gradient.
+        return value, vjp(np.ones(np.shape(getval(value)), dtype=np.asarray(getval(row)).dtype))
+
+    def linearize(self, x: Array) -> Linearization:
+        """Return value, gradient and HVP; `f` and its gradient are traced once."""
+        values: list[Any] = []
+
+        def traced(row: Any) -> Any:
+            value, gradient = self._value_and_gradient(row)
+            values.append(getval(getval(value)))
+            return gradient
+
+        pulls, gradients = [], []
+        for row in self._rows(x):
+            with warnings.catch_warnings():
+                # A gradient that does not depend on x is a linear loss, not a mistake: its Hessian is 0.
+                warnings.filterwarnings("ignore", "Output seems independent of input", UserWarning)
+                pull, gradient = make_vjp(traced)(row)
+            pulls.append(pull)
+            gradients.append(gradient)
+
+        def hvp(v: Array) -> Array:
+            if v.ndim > x.ndim:
+                return np.stack([hvp(each) for each in v])
+            v = np.broadcast_to(v, x.shape)
+            rows = [v] if self.broadcasts else list(v.reshape(-1, x.shape[-1]))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Output seems independent of input", UserWarning)
+                return self._join([pull(row) for pull, row in zip(pulls, rows, strict=True)], x.shape, x)
+
+        return Linearization(self._join(values, x.shape[:-1], x)[()], self._join(gradients, x.shape, x), hvp)
+
+    def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> Any:
+        """Return one problem's loss: itself, where `f` is the same function for every problem."""
+        return self if not self.broadcasts else NotImplemented
+
+
+def is_tree(theta: Any) -> bool:
+    """Whether θ is a parameter tree: a dict, or a list or tuple with an array or a container of arrays in it.
+
+    Nested lists of plain numbers are arrays written by hand, not trees.
+    """
+    if isinstance(theta, dict):
+        return True
+    if isinstance(theta, list | tuple):
+        return any(is_tree(leaf) or (isinstance(leaf, np.ndarray) and leaf.ndim > 0) for leaf in theta)
+    return False
+
+
+def flatten(theta: Any) -> tuple[Array, Callable[[Any], Any]]:
+    """Flatten a parameter tree of dicts, lists and tuples to a vector, and return its inverse.
+
+    Parameters
+    ----------
+    theta : dict, list or tuple of arrays
+        Leaves must be real; integer leaves become float64.
+
+    Returns
+    -------
+    vector : (d,) array
+    unflatten : callable
+        Rebuilds the tree, also inside a traced function.
+    """
+    cast = _cast_leaves(theta, "theta")
+    vector, unflatten = flatten_with_autograd(cast)
+    return border.vector("theta", vector), unflatten
+
+
+def _cast_leaves(tree: Any, name: str) -> Any:
+    if isinstance(tree, dict):
+        return {key: _cast_leaves(leaf, f"{name}[{key!r}]") for key, leaf in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_cast_leaves(leaf, f"{name}[{i}]") for i, leaf in enumerate(tree))
+    return border.finite(name, border.real_array(name, tree))

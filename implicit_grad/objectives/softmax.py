@@ -1,0 +1,112 @@
+"""Multinomial logistic regression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from implicit_grad import border
+from implicit_grad.backend import Array, broadcast_shapes, namespace, transpose
+from implicit_grad.errors import ArgumentError
+from implicit_grad.objectives._heads import CrossEntropyHead, one_hot
+from implicit_grad.objectives._protocol import Linearization, check_size, take_row
+from implicit_grad.objectives._samples import check_batch, features, largest_gram_eigenvalue
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxCrossEntropy:
+    r"""Mean cross-entropy of softmax regression, without a bias (append a column of ones for one).
+
+    .. math:: f(W) = \frac1n \sum_i \log\sum_c e^{x_i^\top W_c} - x_i^\top W_{y_i}, \qquad
+              \nabla f = X^\top (P - Y)/n, \qquad
+              \nabla^2 f[V] = X^\top \bigl(P \circ XV - P\,\mathrm{rowsum}(P \circ XV)\bigr)/n
+
+    The parameter vector is W (p, C), row-major. With a last column of ones in X its tail is the bias, so
+    "W then b" and "the augmented W" are one layout.
+
+    Parameters
+    ----------
+    X : (..., n, p) array
+        Features; leading axes are independent problems.
+    labels : (..., n) integer array
+        Classes in [0, n_classes).
+    n_classes : int
+        C ≥ 2.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For labels out of range, negative, floating or one-hot, and for bad features.
+    """
+
+    X: Array
+    labels: Array
+    n_classes: int
+    _head: CrossEntropyHead = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        X = features("X", self.X)
+        n_classes = border.count("n_classes", self.n_classes, minimum=2)
+        labels = border.labels("labels", self.labels, n_classes)
+        if labels.ndim < 1 or labels.shape[-1] != X.shape[-2]:
+            raise ArgumentError(
+                f"labels: expected shape (..., {X.shape[-2]}) to match X {tuple(X.shape)}, got {tuple(labels.shape)}"
+            )
+        check_batch("labels", labels.shape[:-1], X.shape[:-2])
+        object.__setattr__(self, "X", X)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "_head", CrossEntropyHead(one_hot(labels, n_classes, X)))
+
+    @property
+    def size(self) -> int:
+        """Number of parameters d = p·C."""
+        return int(self.X.shape[-1]) * self.n_classes
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of the data."""
+        return broadcast_shapes(self.X.shape[:-2], self.labels.shape[:-1])
+
+    @property
+    def dtype(self) -> Any:
+        """Floating point type of data and results."""
+        return self.X.dtype
+
+    def _outputs(self, x: Array) -> Array:
+        return self.X @ namespace(x).reshape(x, (*x.shape[:-1], self.X.shape[-1], self.n_classes))
+
+    def _pull(self, delta: Array) -> Array:
+        matrix = transpose(self.X) @ delta
+        return namespace(matrix).reshape(matrix, (*matrix.shape[:-2], self.size))
+
+    def value(self, x: Array) -> Array:
+        """Return f(x): `(...)`."""
+        check_size(x, self.size, self)
+        return self._head.value(self._outputs(x))
+
+    def gradient(self, x: Array) -> Array:
+        """Return Xᵀ(P − Y)/n, flattened: `(..., d)`."""
+        check_size(x, self.size, self)
+        return self._pull(self._head.linearize(self._outputs(x))[1])
+
+    def linearize(self, x: Array) -> Linearization:
+        """Return value, gradient and the closed-form HVP, which needs only the probabilities."""
+        check_size(x, self.size, self)
+        value, delta, p = self._head.linearize(self._outputs(x))
+
+        def hvp(v: Array) -> Array:
+            return self._pull(self._head.curve(p, self._outputs(v)))
+
+        return Linearization(value, self._pull(delta), hvp)
+
+    def curvature_bound(self) -> Array:
+        """Return ½ λ_max(XᵀX)/n, since ‖diag(p) − p pᵀ‖ ≤ ½ (Böhning 1992)."""
+        return 0.5 * largest_gram_eigenvalue(self.X)
+
+    def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> SoftmaxCrossEntropy:
+        """Return the loss of one problem of the batch."""
+        return SoftmaxCrossEntropy(
+            take_row(self.X, index, batch_shape, 2),
+            take_row(self.labels, index, batch_shape, 1),
+            self.n_classes,
+        )

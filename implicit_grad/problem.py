@@ -1,0 +1,197 @@
+"""The bilevel problem: a train loss with a proximal term, and a test loss at its minimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from implicit_grad import border
+from implicit_grad.backend import Array, broadcast_shapes, dot, expand, namespace
+from implicit_grad.errors import ArgumentError, ArgumentTypeError
+from implicit_grad.linear.operator import Operator
+from implicit_grad.objectives import Autodiff, Linearization, SmoothFunction
+
+
+@dataclass(frozen=True, eq=False)
+class BilevelProblem:
+    r"""Train by the inner loss near θ, test by the outer loss.
+
+    .. math:: G(\varphi;\theta) = L_{\mathrm{train}}(\varphi) + \tfrac{\lambda}{2}\lVert\varphi-\theta\rVert^2,
+              \qquad \varphi^*(\theta) = \arg\min_\varphi G, \qquad
+              F(\theta) = L_{\mathrm{test}}(\varphi^*(\theta))
+
+    .. math:: \nabla F(\theta) = \lambda A^{-1} \nabla L_{\mathrm{test}}(\varphi^*), \qquad
+              A = \nabla^2 L_{\mathrm{train}}(\varphi^*) + \lambda I
+
+    Parameters
+    ----------
+    inner : SmoothFunction
+        Training loss `(..., d) → (...)`. Its Hessian enters A.
+    outer : SmoothFunction
+        Test loss. Its gradient is the right-hand side.
+    lam : float or (...) array
+        λ > 0, one number or one per problem; it broadcasts against the batch: with tasks `(T,)`, a `(L, 1)`
+        array makes the batch `(L, T)`.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For λ ≤ 0, NaN, infinite, complex or textual, and for losses of different size or dtype.
+
+    References
+    ----------
+    Rajeswaran, Finn, Kakade, Levine, Meta-learning with implicit gradients, NeurIPS 2019, arXiv:1909.04630.
+    """
+
+    inner: SmoothFunction
+    outer: SmoothFunction
+    lam: Any
+
+    def __post_init__(self) -> None:
+        for name in ("inner", "outer"):
+            loss = getattr(self, name)
+            if not isinstance(loss, SmoothFunction):
+                hint = "; wrap a plain function in Autodiff(...)" if callable(loss) else ""
+                raise ArgumentTypeError(
+                    f"{name}: expected a loss with value, gradient and linearize, got {type(loss).__name__}{hint}"
+                )
+        object.__setattr__(self, "lam", border.positive("lam", self.lam))
+        for what in ("size", "dtype"):
+            first, second = getattr(self.inner, what, None), getattr(self.outer, what, None)
+            if first is not None and second is not None and first != second:
+                raise ArgumentError(f"outer: {what} {second} does not fit the inner loss's {what} {first}")
+        try:
+            _ = self.batch_shape
+        except ValueError:
+            shapes = [getattr(loss, "batch_shape", ()) for loss in (self.inner, self.outer)]
+            raise ArgumentError(
+                f"lam: shape {tuple(self.lam.shape)} and the losses' batch axes {shapes} do not broadcast"
+            ) from None
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes known before θ: those of the data and of λ."""
+        shapes = [getattr(loss, "batch_shape", ()) for loss in (self.inner, self.outer)]
+        return broadcast_shapes(tuple(self.lam.shape), *shapes)
+
+    def parameters(self, theta: Any, name: str = "theta") -> Array:
+        """Check θ and give it every batch axis: a fresh `(..., d)` array.
+
+        Raises
+        ------
+        ArgumentError, ArgumentTypeError
+            If it is not finite, or of another length, dtype or batch than the losses.
+        """
+        theta = border.vector(name, theta)
+        for loss in (self.inner, self.outer):
+            size, dtype = getattr(loss, "size", None), getattr(loss, "dtype", None)
+            if size is not None and size != theta.shape[-1]:
+                raise ArgumentError(
+                    f"{name}: {type(loss).__name__} has {size} parameters, got shape {tuple(theta.shape)}"
+                )
+            if dtype is not None and dtype != theta.dtype:
+                raise ArgumentTypeError(
+                    f"{name}: dtype {theta.dtype} mixed with data of dtype {dtype}; cast one of them"
+                )
+        try:
+            shape = broadcast_shapes(self.batch_shape, tuple(theta.shape[:-1]))
+        except ValueError:
+            raise ArgumentError(
+                f"{name}: shape {tuple(theta.shape)} does not broadcast with the batch {self.batch_shape}"
+            ) from None
+        return expand(theta, (*shape, theta.shape[-1]))
+
+    def lam_like(self, x: Array) -> Array:
+        """λ as an array in the namespace and dtype of x, without the vector axis: `(...)`."""
+        return namespace(x).asarray(self.lam, dtype=x.dtype)
+
+    def value(self, phi: Array, theta: Array) -> Array:
+        """Return G(φ; θ): `(...)`."""
+        step = phi - theta
+        return self.inner.value(phi) + 0.5 * self.lam_like(phi) * dot(step, step)
+
+    def stationarity(self, phi: Array, theta: Array) -> Array:
+        """Return ∇_φ G(φ; θ) = ∇L_train(φ) + λ(φ − θ): `(..., d)`."""
+        return self.inner.gradient(phi) + self.lam_like(phi)[..., None] * (phi - theta)
+
+    def curvature(self, phi: Array) -> Operator:
+        """Return A(φ): v ↦ ∇²L_train(φ) v + λ v, linearised once."""
+        return self.operator(self.inner.linearize(phi), phi)
+
+    def operator(self, linearization: Linearization, phi: Array, *, proximal: bool = True) -> Operator:
+        """Return v ↦ H v + λ v (or H v alone) from a linearisation at φ."""
+        lam = self.lam_like(phi)
+        shape = broadcast_shapes(tuple(phi.shape[:-1]), tuple(linearization.gradient.shape[:-1]))
+        if proximal:
+            shape = broadcast_shapes(shape, tuple(lam.shape))
+
+        def apply(v: Array) -> Array:
+            Hv = linearization.hvp(v)
+            return Hv + lam[..., None] * v if proximal else Hv
+
+        def selector(index: tuple[int, ...]) -> Operator:
+            own = index[len(index) - (phi.ndim - 1) :] if phi.ndim > 1 else ()
+            point = phi[tuple(0 if n == 1 else i for i, n in zip(own, phi.shape[:-1], strict=True))]
+            one = self.select(index, shape)
+            return one.operator(one.inner.linearize(point), point, proximal=proximal)
+
+        return Operator(apply, shape, int(phi.shape[-1]), phi, stacks=True, selector=selector)
+
+    def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> BilevelProblem:
+        """Return one problem of a batch of shape `batch_shape`."""
+        lam = namespace(self.lam).broadcast_to(self.lam, batch_shape)[index]
+        return BilevelProblem(
+            select_loss(self.inner, index, batch_shape), select_loss(self.outer, index, batch_shape), lam
+        )
+
+    def with_lam(self, lam: Any) -> BilevelProblem:
+        """Return the same losses under another λ."""
+        return replace(self, lam=lam)
+
+    def on_tree(self, unflatten: Callable[[Any], Any]) -> BilevelProblem:
+        """Return the problem of the flat vector, for losses written for a parameter tree."""
+        losses = [
+            loss.on_tree(unflatten) if isinstance(loss, Autodiff) else loss for loss in (self.inner, self.outer)
+        ]
+        return BilevelProblem(losses[0], losses[1], self.lam)
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """One problem of a loss that only knows its whole batch: right, but as dear as the batch."""
+
+    loss: SmoothFunction
+    index: tuple[int, ...]
+    batch_shape: tuple[int, ...]
+
+    def _whole(self, x: Array) -> Array:
+        return np.broadcast_to(x, (*self.batch_shape, x.shape[-1]))
+
+    def value(self, x: Array) -> Array:
+        """Return the row's value."""
+        return self.loss.value(self._whole(x))[self.index]
+
+    def gradient(self, x: Array) -> Array:
+        """Return the row's gradient."""
+        return self.loss.gradient(self._whole(x))[self.index]
+
+    def linearize(self, x: Array) -> Linearization:
+        """Return the row's linearisation."""
+        whole = self.loss.linearize(self._whole(x))
+
+        def hvp(v: Array) -> Array:
+            if v.ndim > 1:
+                return np.stack([hvp(each) for each in v])
+            return whole.hvp(self._whole(v))[self.index]
+
+        return Linearization(whole.value[self.index], whole.gradient[self.index], hvp)
+
+
+def select_loss(loss: Any, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> SmoothFunction:
+    """Return one problem's loss, by the loss's own `select` where it has one."""
+    select = getattr(loss, "select", None)
+    one = select(index, batch_shape) if select is not None else NotImplemented
+    return _Row(loss, index, batch_shape) if one is NotImplemented else one

@@ -1,0 +1,304 @@
+"""What a solve and an estimate return: values with their status, per problem of the batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from implicit_grad.backend import Array
+from implicit_grad.errors import ArgumentError, ConvergenceError, IndefiniteError
+
+SolverT = TypeVar("SolverT")
+
+
+class Status(Enum):
+    """How a solve ended; the value is the help text.
+
+    `CONVERGED` and `BUDGET_SPENT` are successes: a solver asked for k steps that takes k steps has done its
+    work, and what the residual is worth is for the reader of `residual_norm` to say.
+    """
+
+    CONVERGED = "the recomputed residual meets the requested tolerance"
+    BUDGET_SPENT = "the requested number of steps was taken; no tolerance was asked for"
+    MAX_STEPS = "the step limit came before the tolerance; raise max_steps or loosen rtol"
+    INDEFINITE = "H + λI is not positive definite here: φ is no strict minimum; raise λ or solve further"
+    STAGNATED = "no further progress is possible in this precision, and the tolerance is not met"
+    DIVERGED = "the iterates grow without bound; lower the step size"
+    NONFINITE = "NaN or infinity appeared; check the data, the loss and the scale of λ"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the value may be used as what was asked for."""
+        return self in (Status.CONVERGED, Status.BUDGET_SPENT)
+
+    @property
+    def code(self) -> int:
+        """Position in the enumeration, for storage in numeric tables."""
+        return _CODES[self]
+
+    def __repr__(self) -> str:
+        return f"Status.{self.name}"
+
+
+STATUSES: tuple[Status, ...] = tuple(Status)
+_CODES = {status: code for code, status in enumerate(STATUSES)}
+_TABLE = np.empty(len(STATUSES), dtype=object)
+_TABLE[:] = STATUSES
+
+
+def statuses(codes: np.ndarray[Any, Any]) -> Any:
+    """Turn an integer array of codes into `Status` members: one `Status`, or an object array of them."""
+    return _TABLE[np.asarray(codes)]
+
+
+def status_codes(status: Any) -> np.ndarray[Any, Any]:
+    """Invert `statuses`."""
+    if isinstance(status, Status):
+        return np.asarray(status.code)
+    return np.vectorize(lambda s: s.code, otypes=[int])(status)
+
+
+def worst_status(*each: Any) -> Any:
+    """Combine per-problem statuses of successive stages: the first that is not a success, else the last."""
+    result = status_codes(each[-1])
+    for status in reversed(each[:-1]):
+        codes = status_codes(status)
+        shape = np.broadcast_shapes(codes.shape, result.shape)
+        failed = ~_OK[codes]
+        result = np.where(failed, np.broadcast_to(codes, shape), result)
+    return statuses(result)
+
+
+_OK = np.array([status.ok for status in STATUSES])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Oracle calls made for each problem of the batch; the batch makes them together.
+
+    Attributes
+    ----------
+    gradients : int
+        Gradients of the inner loss. A linearisation counts as one: it stores the passes a gradient makes.
+    hvps : int
+        Hessian-vector products, the d products of a dense Hessian among them.
+    values : int
+        Loss values without a gradient (line searches, derivative-free solvers).
+    peak_bytes : int or None
+        Peak of newly allocated memory, where it was measured.
+    """
+
+    gradients: int = 0
+    hvps: int = 0
+    values: int = 0
+    peak_bytes: int | None = None
+
+    def __add__(self, other: Cost) -> Cost:
+        peaks = [p for p in (self.peak_bytes, other.peak_bytes) if p is not None]
+        return Cost(
+            self.gradients + other.gradients,
+            self.hvps + other.hvps,
+            self.values + other.values,
+            max(peaks) if peaks else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """Iterates kept from one run.
+
+    Attributes
+    ----------
+    steps : tuple of int
+        Step counts at which the iterates were taken, ascending.
+    points : (len(steps), ..., d) array
+    residual_norms : (len(steps), ...) array
+        Recomputed at each kept iterate where the solver has it at hand.
+    step_size : (...) array or None
+        The step size α used, for first-order methods.
+    """
+
+    steps: tuple[int, ...]
+    points: Array
+    residual_norms: Array
+    step_size: Array | None = None
+
+    def index(self, step: int) -> int:
+        """Return the position of `step`.
+
+        Raises
+        ------
+        ArgumentError
+            If that step was not kept.
+        """
+        try:
+            return self.steps.index(step)
+        except ValueError:
+            raise ArgumentError(f"step: {step} was not recorded; recorded steps are {self.steps}") from None
+
+    def is_complete(self) -> bool:
+        """Whether every step from 0 to the last was kept."""
+        return self.steps == tuple(range(len(self.steps)))
+
+
+@dataclass(frozen=True, eq=False)
+class Solution(Generic[SolverT]):
+    """Result of an inner or a linear solve, one per problem of the batch.
+
+    Attributes
+    ----------
+    value : (..., d) array
+        The iterate; NaN where there is none (a Cholesky factor of an indefinite matrix).
+    residual_norm : (...) array
+        ‖∇_φ G(φ, θ)‖ of an inner, ‖b − A x‖ of a linear solve; always recomputed from `value`.
+    steps : (...) int array
+        Steps taken.
+    status : Status or (...) object array of Status
+    solver : object
+        The value object that made it.
+    path : Path or None
+        Iterates, where the solver was asked to keep them.
+    cost : Cost
+    smallest_eigenvalue : (...) array or None
+        Smallest curvature met: exact where a dense factorisation failed, else an upper bound of λ_min(A)
+        (a Rayleigh quotient). Never a certificate.
+    """
+
+    value: Array
+    residual_norm: Array
+    steps: Any
+    status: Any
+    solver: SolverT
+    path: Path | None = None
+    cost: Cost = field(default_factory=Cost)
+    smallest_eigenvalue: Array | None = None
+
+    @property
+    def ok(self) -> Any:
+        """`(...)` boolean: whether each problem succeeded."""
+        return _OK[status_codes(self.status)]
+
+    def unwrap(self) -> Array:
+        """Return `value` if every problem succeeded.
+
+        Raises
+        ------
+        IndefiniteError, ConvergenceError
+            Naming the first failed problem, its status and its residual. The error carries this solution.
+        """
+        ok = np.asarray(self.ok)
+        if ok.all():
+            return self.value
+        index = tuple(int(i) for i in np.argwhere(~ok)[0])
+        status = self.status if isinstance(self.status, Status) else self.status[index]
+        where = f"problem {index} of the batch {ok.shape}" if index else "the problem"
+        residual = float(np.asarray(self.residual_norm)[index])
+        message = f"{self.solver!r}: {where}: {status.name}: {status.value}. Residual norm {residual:.3g}"
+        if status is Status.INDEFINITE and self.smallest_eigenvalue is not None:
+            smallest = float(np.asarray(self.smallest_eigenvalue)[index])
+            raise IndefiniteError(f"{message}; smallest eigenvalue of H + λI seen: {smallest:.6g}", self)
+        error = IndefiniteError if status is Status.INDEFINITE else ConvergenceError
+        raise error(message, self)
+
+    def at(self, step: int) -> Solution[SolverT]:
+        """Return the solution a run of `step` steps would have given, from the recorded path.
+
+        Raises
+        ------
+        ArgumentError
+            If the path was not recorded, or not at that step.
+        """
+        if self.path is None:
+            raise ArgumentError(f"path: {self.solver!r} recorded none; ask it to with record=")
+        i = self.path.index(step)
+        solver = self.solver
+        names = {f.name for f in dataclasses.fields(solver)} if dataclasses.is_dataclass(solver) else set()
+        for name in ("steps", "max_steps"):
+            if name in names:
+                solver = dataclasses.replace(solver, **{name: step})  # type: ignore[type-var]
+        kept = slice(0, i + 1)
+        return dataclasses.replace(
+            self,
+            value=self.path.points[i],
+            residual_norm=self.path.residual_norms[i],
+            steps=np.minimum(self.steps, step),
+            solver=solver,
+            path=dataclasses.replace(
+                self.path,
+                steps=self.path.steps[kept],
+                points=self.path.points[kept],
+                residual_norms=self.path.residual_norms[kept],
+            ),
+            cost=Cost(gradients=step) if self.cost.gradients else Cost(hvps=step),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A meta-gradient with what it came from.
+
+    Attributes
+    ----------
+    gradient : (..., d) array, or the parameter tree of θ
+        Estimate of ∇F(θ), one per problem; average over tasks afterwards.
+    inner : Solution
+        The inner solve.
+    linear : Solution or None
+        The linear solve, for implicit estimators; its residual is r_lin = b − (I + H/λ) g.
+    cost : Cost
+    status : Status or (...) object array of Status
+        The first stage that failed, else the last stage's success.
+    certificate : object or None
+    path : Path or None
+        The estimates of every recorded step of the linear solve (`steps` counts linear steps).
+    """
+
+    gradient: Any
+    inner: Solution[Any]
+    linear: Solution[Any] | None
+    cost: Cost
+    status: Any
+    certificate: Any = None
+    path: Path | None = None
+
+    @property
+    def ok(self) -> Any:
+        """`(...)` boolean: whether each problem succeeded in every stage."""
+        return _OK[status_codes(self.status)]
+
+    def unwrap(self) -> Any:
+        """Return `gradient` if the inner and the linear solve succeeded for every problem.
+
+        Raises
+        ------
+        ConvergenceError
+            Of the first stage that failed.
+        """
+        self.inner.unwrap()
+        if self.linear is not None:
+            self.linear.unwrap()
+        return self.gradient
+
+
+def describe(strategy: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten a strategy to label columns: `{"estimator": "ImplicitGradient", "estimator.linear_solver": "CG", …}`.
+
+    `dataclasses.asdict` would drop the class names, which are the point of a label.
+
+    Examples
+    --------
+    >>> from implicit_grad import CG, ImplicitGradient
+    >>> describe(ImplicitGradient(CG(max_steps=5)), "estimator")["estimator.linear_solver"]
+    'CG'
+    """
+    if not dataclasses.is_dataclass(strategy) or isinstance(strategy, type):
+        return {prefix: strategy}
+    columns: dict[str, Any] = {prefix: type(strategy).__name__} if prefix else {"": type(strategy).__name__}
+    for f in dataclasses.fields(strategy):
+        name = f"{prefix}.{f.name}" if prefix else f.name
+        columns.update(describe(getattr(strategy, f.name), name))
+    return columns
