@@ -78,9 +78,7 @@ class ScipyCG:
             products = max(products, watch.products)
             if points is not None:
                 iterates = [np.zeros_like(rhs), *watch.iterates]
-                points[(slice(None), *map(int, index))] = iterates + [iterates[-1]] * (
-                    self.max_steps + 1 - len(iterates)
-                )
+                points[:, *index] = iterates + [iterates[-1]] * (self.max_steps + 1 - len(iterates))
         path = None
         if points is not None:
             path = recorded_path(system, points)
@@ -100,7 +98,7 @@ class ScipyCG:
         )
 
 
-class _Indefinite(Exception):  # noqa: N818 — a signal out of SciPy's loop, not an error
+class _Indefinite(Exception):  # a signal out of SciPy's loop, not an error
     pass
 
 
