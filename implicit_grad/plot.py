@@ -1,0 +1,188 @@
+"""Paper-style error plots. The only module that imports matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+
+from implicit_grad.storage import atomic_target
+
+FLOOR = 1e-17
+"""Errors below this are drawn here: a logarithmic axis has no zero."""
+
+RC = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "implicit_grad",
+    "figure.dpi": 100,
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one estimator is drawn, in every figure alike."""
+
+    color: str
+    marker: str
+    zorder: float = 2.0
+
+
+# Okabe and Ito's colours: told apart by colour-blind readers and in grey print (markers help).
+STYLES = {
+    "exact inversion": Style("#000000", "s", 3.0),
+    "CG-2": Style("#56B4E9", "v"),
+    "CG-5": Style("#0072B2", "D"),
+    "CG-10": Style("#009E73", "^"),
+    "unrolled": Style("#E69F00", "o", 2.5),
+    "unrolled (plain)": Style("#D55E00", "X"),
+    "first-order": Style("#CC79A7", "P"),
+}
+SERIES = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
+
+
+def style_of(label: str) -> Style:
+    """Return the style of an estimator label; unknown labels get a stable one of their own."""
+    known = STYLES.get(label)
+    return known or Style(SERIES[sum(map(ord, label)) % len(SERIES)], "o")
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw with the house's settings, leaving the caller's untouched."""
+    with mpl.rc_context(RC):
+        yield
+
+
+def band(
+    ax: Any,
+    x: Any,
+    values: Any,
+    *,
+    label: str,
+    style: Style | None = None,
+    hollow: Any = None,
+    linestyle: str = "-",
+    markevery: int = 1,
+) -> Any:
+    """Draw the median over tasks with its 10–90 % band.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    x : (n,) array
+    values : (n, tasks) array
+        Positive; NaN where there is none. Where more than half of the tasks have none, there is no point.
+    label : str
+        Legend entry.
+    style : Style, optional
+    hollow : (n,) boolean array, optional
+        Points whose marker is drawn hollow.
+    linestyle : str
+    markevery : int
+        Draw every n-th marker.
+
+    Returns
+    -------
+    matplotlib Line2D
+    """
+    style = style or style_of(label)
+    values = np.maximum(np.asarray(values, dtype=float), FLOOR)
+    values = np.where(np.isfinite(values), values, np.nan)
+    shown = np.isfinite(values).mean(axis=1) > 0.5
+    low, middle, high = (np.full(len(values), np.nan) for _ in range(3))
+    if shown.any():
+        low[shown], middle[shown], high[shown] = np.nanquantile(values[shown], (0.1, 0.5, 0.9), axis=1)
+    x = np.asarray(x, dtype=float)
+    (line,) = ax.plot(
+        x, middle, color=style.color, label=label, zorder=style.zorder, linestyle=linestyle, marker=None
+    )
+    ax.fill_between(x, low, high, color=style.color, alpha=0.13, linewidth=0, zorder=style.zorder - 1)
+    open_ = np.zeros(len(x), dtype=bool) if hollow is None else np.asarray(hollow)
+    visible = np.arange(len(x)) % markevery == 0
+    for mask, face in ((visible & ~open_, style.color), (visible & open_, "white")):
+        if mask.any():
+            ax.plot(
+                x[mask], middle[mask], linestyle="none", marker=style.marker, color=style.color,
+                markerfacecolor=face, markeredgewidth=0.8, zorder=style.zorder + 0.1,
+            )  # fmt: skip
+    return line
+
+
+def theory_line(ax: Any, x: Any, y: Any, label: str) -> Any:
+    """Draw a bound or a rate, dashed."""
+    (line,) = ax.plot(
+        x, np.maximum(y, FLOOR), color="0.35", linestyle=(0, (4, 2)), linewidth=0.9, label=label, zorder=1
+    )
+    return line
+
+
+def floor_line(ax: Any, level: float, label: str) -> Any:
+    """Draw a rounding floor, dotted."""
+    return ax.axhline(level, color="0.35", linestyle=":", linewidth=0.9, label=label, zorder=1)
+
+
+def fitted_slope(x: Any, y: Any, *, low: float, high: float) -> tuple[float, float]:
+    """Least-squares exponent p and factor c of y = c·xᵖ over the points with low < x < high and y well above rounding.
+
+    Returns NaN where fewer than three points qualify: two always fit.
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    keep = np.isfinite(x) & np.isfinite(y) & (x > low) & (x < high) & (y > 1e-12)
+    if keep.sum() < 3:
+        return float("nan"), float("nan")
+    slope, offset = np.polyfit(np.log(x[keep]), np.log(y[keep]), 1)
+    return float(slope), float(np.exp(offset))
+
+
+def panel_letter(ax: Any, index: int) -> None:
+    """Put (a), (b), … at the upper left outside the axes."""
+    ax.set_title(f"({'abcdefghij'[index]})", loc="left", fontweight="bold")
+
+
+def shared_legend(figure: Any, axes: Any, *, columns: int) -> Any:
+    """One legend under the panels, each label once."""
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    handles = [_with_marker(handle, label) for label, handle in entries.items()]
+    return figure.legend(handles, list(entries), loc="outside lower center", ncols=columns)
+
+
+def _with_marker(line: Any, label: str) -> Any:
+    style = STYLES.get(label)
+    if style is None:
+        return line
+    return mpl.lines.Line2D([], [], color=style.color, marker=style.marker)
+
+
+def save_figure(figure: Any, stem: Path) -> tuple[Path, Path]:
+    """Write `stem`.pdf and `stem`.png, atomically and with the same bytes for the same figure."""
+    pdf, png = stem.with_suffix(".pdf"), stem.with_suffix(".png")
+    with atomic_target(pdf) as target:
+        figure.savefig(target, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    with atomic_target(png) as target:
+        figure.savefig(target, format="png", dpi=200, metadata={"Software": None})
+    plt.close(figure)
+    return pdf, png
