@@ -7,6 +7,7 @@ device library.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,14 @@ def power_of_two_scale(x: Array) -> Array:
     two = xp.full_like(exponent, 2.0)
     # 2**-1074 is the smallest subnormal and 2**1023 the largest power: both are representable.
     return xp.where(usable, two**exponent, xp.ones_like(largest))
+
+
+def physical_memory() -> int | None:
+    """Bytes of memory of this machine, or None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:

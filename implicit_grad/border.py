@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.backend import Array, namespace
+from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 
 MAX_COUNT = 10_000_000
@@ -38,21 +38,22 @@ def real_array(name: str, value: Any, *, min_ndim: int = 0) -> Array:
     Raises
     ------
     ArgumentTypeError
-        For complex, boolean, object, text, float16, masked and sparse input.
+        For complex, boolean, object, text, float16, longdouble, masked and sparse input.
     ArgumentError
         If it has fewer than `min_ndim` axes.
     """
     xp, array = _as_array(name, value)
-    if xp is np:
-        kind, dtype = array.dtype.kind, array.dtype
-        if kind in "iu":
-            array = array.astype(np.float64)
-        elif kind == "c":
-            raise ArgumentTypeError(f"{name}: complex input ({dtype}) is not supported; pass real arrays")
-        elif kind != "f":
-            raise ArgumentTypeError(f"{name}: expected real numbers, got dtype {dtype}")
-        elif dtype.itemsize == 2:
-            raise ArgumentTypeError(f"{name}: float16 is too coarse to verify with; cast to float32 or float64")
+    dtype = array.dtype
+    if _is_kind(xp, dtype, "integral"):
+        array = xp.astype(array, xp.float64)
+    elif _is_kind(xp, dtype, "complex floating"):
+        raise ArgumentTypeError(f"{name}: complex input ({dtype}) is not supported; pass real arrays")
+    elif not _is_kind(xp, dtype, "real floating"):
+        raise ArgumentTypeError(f"{name}: expected real numbers, got dtype {dtype}")
+    elif xp.finfo(dtype).bits == 16:
+        raise ArgumentTypeError(f"{name}: {dtype} is too coarse to verify with; cast to float32 or float64")
+    elif xp.finfo(dtype).bits > 64:
+        raise ArgumentTypeError(f"{name}: {dtype} has no linear algebra here; cast to float64")
     if array.ndim < min_ndim:
         raise ArgumentError(
             f"{name}: expected at least {min_ndim} axes (the last ones belong to one problem, leading ones are "
@@ -61,14 +62,18 @@ def real_array(name: str, value: Any, *, min_ndim: int = 0) -> Array:
     return array
 
 
+def _is_kind(xp: Any, dtype: Any, kind: str) -> bool:
+    # CuPy's dtypes are NumPy's.
+    return bool(getattr(xp, "isdtype", np.isdtype)(dtype, kind))
+
+
 def finite(name: str, array: Array) -> Array:
     """Return `array`, or raise `NonFiniteError` naming the first place that is NaN or infinite."""
     xp = namespace(array)
     good = xp.isfinite(array)
     if not bool(xp.all(good)):
-        where = np.argwhere(~np.asarray(good))[0].tolist() if xp is np else "unknown"
-        value = array[tuple(where)] if xp is np else "non-finite"
-        raise NonFiniteError(f"{name}: {value} at index {where}; every entry must be finite")
+        where = np.argwhere(~to_numpy(good))[0].tolist()
+        raise NonFiniteError(f"{name}: {float(array[tuple(where)])} at index {where}; every entry must be finite")
     return array
 
 
@@ -91,7 +96,7 @@ def positive(name: str, value: Any) -> Array:
     xp = namespace(array)
     bad = ~(xp.isfinite(array) & (array > 0))
     if bool(xp.any(bad)):
-        shown = np.asarray(array)[np.asarray(bad)].ravel()[0] if xp is np else "a bad entry"
+        shown = to_numpy(array)[to_numpy(bad)].ravel()[0]
         raise ArgumentError(f"{name}: must be finite and > 0, got {shown}")
     return array
 
@@ -132,14 +137,29 @@ def count(name: str, value: Any, *, minimum: int = 0) -> int:
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """Return True or False, and nothing that merely looks like it."""
+    if not isinstance(value, bool):
+        raise ArgumentTypeError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
+def strategy(name: str, value: Any, example: str) -> None:
+    """Refuse what cannot be called, and a class where one of its instances is wanted."""
+    if not callable(value) or isinstance(value, type):
+        raise ArgumentTypeError(f"{name}: expected a strategy object such as {example}, got {value!r}")
+
+
 def labels(name: str, value: Any, n_classes: int) -> Array:
     """Return integer class labels in [0, n_classes).
 
     Negative labels are refused, too: -1 would silently index the last class. So are floats and one-hot rows.
     """
     xp, array = _as_array(name, value)
-    if xp is np and array.dtype.kind not in "iu":
+    if not _is_kind(xp, array.dtype, "integral"):
         raise ArgumentTypeError(f"{name}: expected integer class labels, got dtype {array.dtype}")
+    if 0 in array.shape:
+        raise ArgumentError(f"{name}: needs at least one label, got shape {tuple(array.shape)}")
     low, high = int(xp.min(array)), int(xp.max(array))
     if low < 0 or high >= n_classes:
         raise ArgumentError(

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, dot, expand, namespace
+from implicit_grad.backend import Array, broadcast_shapes, dot, expand, namespace, norm
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.linear.operator import Operator
 from implicit_grad.objectives import Autodiff, Linearization, SmoothFunction
+from implicit_grad.results import Cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +84,8 @@ class BilevelProblem:
         Raises
         ------
         ArgumentError, ArgumentTypeError
-            If it is not finite, or of another length, dtype or batch than the losses.
+            If it is not finite, or of another length, dtype or batch than the losses; or if λ leaves the range of
+        that dtype.
         """
         theta = border.vector(name, theta)
         for loss in (self.inner, self.outer):
@@ -102,7 +104,20 @@ class BilevelProblem:
             raise ArgumentError(
                 f"{name}: shape {tuple(theta.shape)} does not broadcast with the batch {self.batch_shape}"
             ) from None
+        self._check_range(theta)
         return expand(theta, (*shape, theta.shape[-1]))
+
+    def _check_range(self, theta: Array) -> None:
+        """Refuse a λ that is 0 or infinite in the dtype of θ, or with which λ(φ − θ) can overflow."""
+        xp = namespace(theta)
+        with np.errstate(over="ignore", under="ignore"):
+            lam = self.lam_like(theta)
+            pull = 2 * lam * norm(theta)
+        if not bool(xp.all(lam > 0) & xp.all(xp.isfinite(pull))):
+            raise ArgumentError(
+                f"lam: λ or λ·‖θ‖ leaves the range of {theta.dtype}; it is lost to rounding beside the loss, or "
+                f"the loss beside it"
+            )
 
     def lam_like(self, x: Array) -> Array:
         """λ as an array in the namespace and dtype of x, without the vector axis: `(...)`."""
@@ -138,7 +153,8 @@ class BilevelProblem:
             one = self.select(index, shape)
             return one.operator(one.inner.linearize(point), point, proximal=proximal)
 
-        return Operator(apply, shape, int(phi.shape[-1]), phi, stacks=True, selector=selector)
+        selection = Cost(gradients=1)
+        return Operator(apply, shape, int(phi.shape[-1]), phi, stacks=True, selector=selector, selection=selection)
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> BilevelProblem:
         """Return one problem of a batch of shape `batch_shape`."""

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.errors import ArgumentError, ConvergenceError, IndefiniteError
 
 SolverT = TypeVar("SolverT")
@@ -83,7 +83,8 @@ class Cost:
     Attributes
     ----------
     gradients : int
-        Gradients of the inner loss. A linearisation counts as one: it stores the passes a gradient makes.
+        Gradients of the train and of the test loss. A linearisation counts as one: it stores the passes a
+        gradient makes.
     hvps : int
         Hessian-vector products, the d products of a dense Hessian among them.
     values : int
@@ -120,12 +121,18 @@ class Path:
         Recomputed at each kept iterate where the solver has it at hand.
     step_size : (...) array or None
         The step size α used, for first-order methods.
+    codes : (len(steps), ...) int array or None
+        `Status.code` of a run that would have ended at each kept step.
+    costs : tuple of Cost
+        What such a run would have cost, leaving out what recording costs.
     """
 
     steps: tuple[int, ...]
     points: Array
     residual_norms: Array
     step_size: Array | None = None
+    codes: np.ndarray[Any, Any] | None = None
+    costs: tuple[Cost, ...] = ()
 
     def index(self, step: int) -> int:
         """Return the position of `step`.
@@ -196,16 +203,18 @@ class Solution(Generic[SolverT]):
         index = tuple(int(i) for i in np.argwhere(~ok)[0])
         status = self.status if isinstance(self.status, Status) else self.status[index]
         where = f"problem {index} of the batch {ok.shape}" if index else "the problem"
-        residual = float(np.asarray(self.residual_norm)[index])
+        residual = float(to_numpy(self.residual_norm)[index])
         message = f"{self.solver!r}: {where}: {status.name}: {status.value}. Residual norm {residual:.3g}"
         if status is Status.INDEFINITE and self.smallest_eigenvalue is not None:
-            smallest = float(np.asarray(self.smallest_eigenvalue)[index])
+            smallest = float(to_numpy(self.smallest_eigenvalue)[index])
             raise IndefiniteError(f"{message}; smallest eigenvalue of H + λI seen: {smallest:.6g}", self)
         error = IndefiniteError if status is Status.INDEFINITE else ConvergenceError
         raise error(message, self)
 
     def at(self, step: int) -> Solution[SolverT]:
         """Return the solution a run of `step` steps would have given, from the recorded path.
+
+        Value, residual, status and cost are those of that run: what happened after `step` is not known to it.
 
         Raises
         ------
@@ -220,20 +229,24 @@ class Solution(Generic[SolverT]):
         for name in ("steps", "max_steps"):
             if name in names:
                 solver = dataclasses.replace(solver, **{name: step})  # type: ignore[type-var]
-        kept = slice(0, i + 1)
+        path, kept = self.path, slice(0, i + 1)
+        steps = self.steps
         return dataclasses.replace(
             self,
-            value=self.path.points[i],
-            residual_norm=self.path.residual_norms[i],
-            steps=np.minimum(self.steps, step),
+            value=path.points[i, ...],
+            residual_norm=path.residual_norms[i, ...],
+            steps=namespace(steps).where(steps < step, steps, namespace(steps).full_like(steps, step)),
+            status=self.status if path.codes is None else statuses(path.codes[i]),
             solver=solver,
             path=dataclasses.replace(
-                self.path,
-                steps=self.path.steps[kept],
-                points=self.path.points[kept],
-                residual_norms=self.path.residual_norms[kept],
+                path,
+                steps=path.steps[kept],
+                points=path.points[kept, ...],
+                residual_norms=path.residual_norms[kept, ...],
+                codes=None if path.codes is None else path.codes[kept],
+                costs=path.costs[kept],
             ),
-            cost=Cost(gradients=step) if self.cost.gradients else Cost(hvps=step),
+            cost=path.costs[i] if path.costs else self.cost,
         )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from implicit_grad import border
 from implicit_grad.backend import Array, namespace, to_numpy
-from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear import CG, LinearSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Estimate, Solution, Status, status_codes, worst_status
@@ -43,8 +43,8 @@ class ImplicitGradient:
     require_minimum: bool = True
 
     def __post_init__(self) -> None:
-        if not callable(self.linear_solver) or isinstance(self.linear_solver, type):
-            raise ArgumentTypeError(f"linear_solver: expected a solver such as CG(5), got {self.linear_solver!r}")
+        border.strategy("linear_solver", self.linear_solver, "CG(5)")
+        border.flag("require_minimum", self.require_minimum)
 
     @property
     def label(self) -> str:
@@ -73,7 +73,7 @@ class ImplicitGradient:
         if path is not None:
             path = replace(path, points=gradient_of(path.points))
         if linear.smallest_eigenvalue is not None:  # in the units of H + λI
-            linear = replace(linear, smallest_eigenvalue=linear.smallest_eigenvalue * to_numpy(divisor))
+            linear = replace(linear, smallest_eigenvalue=linear.smallest_eigenvalue * divisor)
         return Estimate(
             gradient=gradient_of(linear.value),
             inner=inner,

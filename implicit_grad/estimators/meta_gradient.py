@@ -6,6 +6,7 @@ import tracemalloc
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from implicit_grad import border
 from implicit_grad.backend import Array
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.estimators.implicit import ImplicitGradient
@@ -59,10 +60,9 @@ class MetaGradient:
     measure_memory: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("inner_solver", "estimator"):
-            value = getattr(self, name)
-            if not callable(value) or isinstance(value, type):
-                raise ArgumentTypeError(f"{name}: expected a strategy object, got {value!r}")
+        border.strategy("inner_solver", self.inner_solver, "Newton()")
+        border.strategy("estimator", self.estimator, "ImplicitGradient(CG(5))")
+        border.flag("measure_memory", self.measure_memory)
 
     @property
     def label(self) -> str:

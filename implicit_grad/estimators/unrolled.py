@@ -55,7 +55,7 @@ class UnrolledGradient:
         path = _path(inner)
         last = path.steps[-1]
         gradients, cost = self.at_steps(problem, inner, (last,))
-        return Estimate(gradients[0], inner, None, inner.cost + cost, inner.status)
+        return Estimate(gradients[0, ...], inner, None, inner.cost + cost, inner.status)
 
     def at_steps(self, problem: BilevelProblem, inner: Solution[Any], steps: tuple[int, ...]) -> tuple[Array, Cost]:
         """Return the gradients of runs of several lengths from one path: `(len(steps), ..., d)`.
@@ -63,13 +63,15 @@ class UnrolledGradient:
         Raises
         ------
         ArgumentError
-            If the path is not complete, or the solver has no reverse pass.
+            If the path is not complete, the solver has no reverse pass, or `steps` does not ascend.
         """
         path, solver = _path(inner), inner.solver
-        ends = namespace(path.points).stack([path.points[path.index(step)] for step in steps], axis=0)
+        if not steps or list(steps) != sorted(steps):
+            raise ArgumentError(f"steps: expected ascending step counts, got {steps}")
+        ends = namespace(path.points).stack([path.points[path.index(step), ...] for step in steps], axis=0)
         cotangents = problem.outer.gradient(ends)
         gradients, cost = solver.pullback(problem, path, tuple(steps), cotangents, self.window)
-        return gradients, cost + Cost(gradients=1)
+        return gradients, cost + Cost(gradients=len(steps))
 
 
 def _path(inner: Solution[Any]) -> Path:

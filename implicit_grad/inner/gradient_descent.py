@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, expand, namespace, norm, to_numpy
+from implicit_grad.backend import Array, broadcast_shapes, expand, namespace, norm, physical_memory, to_numpy
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.inner._protocol import start_point
 from implicit_grad.linear.lanczos import extreme_eigenvalues
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Path, Solution, Status, statuses
+
+_LANCZOS_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class GradientDescent:
 
     Notes
     -----
-    Costs K + 1 gradients (the last for the residual). Without `record` the memory does not depend on K.
+    Costs K + 1 gradients (the last for the residual), and one linearisation with up to 20 products where the
+    step size needs a Lanczos estimate. Without `record` the memory does not depend on K.
     """
 
     step_size: float | None
@@ -50,9 +53,10 @@ class GradientDescent:
         if self.step_size is not None:
             border.positive_float("step_size", self.step_size)
         border.count("steps", self.steps)
-        if not isinstance(self.proximal, bool):
-            raise ArgumentTypeError(f"proximal: expected True or False, got {self.proximal!r}")
+        border.flag("proximal", self.proximal)
         if not isinstance(self.record, bool):
+            if not isinstance(self.record, tuple | list | range):
+                raise ArgumentTypeError(f"record: expected True, False or step counts, got {self.record!r}")
             kept = tuple(sorted({border.count("record", step) for step in self.record}))
             if kept and kept[-1] > self.steps:
                 raise ArgumentError(f"record: step {kept[-1]} lies beyond the last step {self.steps}")
@@ -67,30 +71,42 @@ class GradientDescent:
 
     def alpha(self, problem: BilevelProblem, theta: Array) -> Array:
         """Return the step size of every problem: `(...)`."""
-        xp = namespace(theta)
+        return self._step_sizes(problem, theta)[0]
+
+    def _step_sizes(self, problem: BilevelProblem, theta: Array) -> tuple[Array, Cost]:
+        xp, cost = namespace(theta), Cost()
         if self.step_size is not None:
-            return xp.full_like(theta[..., 0], self.step_size)
+            return xp.full_like(theta[..., 0], self.step_size), cost
         bound = getattr(problem.inner, "curvature_bound", None)
         if bound is not None:
             curvature = bound()
         else:
             hessian = problem.operator(problem.inner.linearize(theta), theta, proximal=False)
-            largest = extreme_eigenvalues(hessian, steps=20)[1]
+            largest = extreme_eigenvalues(hessian, steps=_LANCZOS_STEPS)[1]
+            cost = Cost(gradients=1, hvps=min(_LANCZOS_STEPS, int(theta.shape[-1])))
             # An indefinite or flat loss has no curvature to divide by; λ alone bounds the step then.
             curvature = xp.asarray(np.maximum(1.1 * largest, 0.0), dtype=theta.dtype)
         lam = problem.lam_like(theta)
-        return xp.zeros_like(theta[..., 0]) + 1 / (curvature + lam)
+        return xp.zeros_like(theta[..., 0]) + 1 / (curvature + lam), cost
 
     def __call__(
         self, problem: BilevelProblem, theta: Array, *, start: Array | None = None
     ) -> Solution[GradientDescent]:
-        """Run K steps from `start` (default θ)."""
+        """Run K steps from `start` (default θ).
+
+        Raises
+        ------
+        ArgumentError
+            If the recorded path would not fit into this machine's memory.
+        """
         theta = problem.parameters(theta)
+        self._check_memory(theta)
         xp = namespace(theta)
-        phi, alpha = start_point(problem, theta, start), self.alpha(problem, theta)
+        phi = start_point(problem, theta, start)
+        alpha, extra = self._step_sizes(problem, theta)
         lam = problem.lam_like(theta)[..., None]
         kept = self.kept_steps
-        wanted, points, norms = frozenset(kept), [], []
+        wanted, points, norms, lives, sizes = frozenset(kept), [], [], [], []
         alive = xp.isfinite(alpha)
         taken = xp.zeros(alpha.shape, dtype=xp.int64)
         first = None
@@ -101,7 +117,9 @@ class GradientDescent:
                 gradient = loss_gradient + pull if self.proximal else loss_gradient
                 if step in wanted:
                     points.append(phi)
-                    norms.append(norm(gradient if self.proximal else loss_gradient + pull))
+                    lives.append(alive)
+                    sizes.append(norm(gradient))
+                    norms.append(sizes[-1] if self.proximal else norm(loss_gradient + pull))
                 if first is None:
                     first = norm(gradient)
                 if step == self.steps:
@@ -114,22 +132,37 @@ class GradientDescent:
                 taken = taken + xp.astype(alive, xp.int64)
             residual = norm(loss_gradient + pull)
             final = norm(gradient)
+        path = None
+        if kept:
+            path = Path(
+                kept,
+                xp.stack(points, axis=0),
+                xp.stack(norms, axis=0),
+                alpha,
+                codes=_codes(xp.stack(lives, axis=0), first, xp.stack(sizes, axis=0)),
+                costs=tuple(extra + Cost(gradients=step + 1) for step in kept),
+            )
         return Solution(
             value=phi,
             residual_norm=residual,
             steps=taken,
-            status=self._status(to_numpy(alive), to_numpy(first), to_numpy(final)),
+            status=statuses(_codes(alive, first, final)),
             solver=self,
-            path=Path(kept, xp.stack(points, axis=0), xp.stack(norms, axis=0), alpha) if kept else None,
-            cost=Cost(gradients=self.steps + 1),
+            path=path,
+            cost=extra + Cost(gradients=self.steps + 1),
         )
 
-    def _status(self, alive: Any, first: Any, final: Any) -> Any:
-        codes = np.full(alive.shape, Status.BUDGET_SPENT.code)
-        # Descent never multiplies the gradient by a million: such a run is on its way to infinity.
-        grown = final > 1e6 * first if self.steps else np.zeros_like(alive)
-        codes[~alive | grown] = Status.DIVERGED.code
-        return statuses(codes)
+    def _check_memory(self, theta: Array) -> None:
+        if not isinstance(theta, np.ndarray):
+            return
+        kept, available = len(self.kept_steps), physical_memory()
+        needed = 2 * kept * theta.nbytes  # once in a list and once stacked
+        if available is not None and needed > available:
+            raise ArgumentError(
+                f"record: {kept} iterates of shape {theta.shape} need {needed / 2**30:.3g} GiB, more than the "
+                f"{available / 2**30:.3g} GiB of this machine; record fewer steps, or use ImplicitGradient, "
+                f"which needs none"
+            )
 
     def pullback(
         self,
@@ -169,8 +202,7 @@ class GradientDescent:
         alpha, lam = path.step_size[..., None], problem.lam_like(cotangents)[..., None]
         shape = broadcast_shapes(tuple(cotangents.shape), (1, *path.points.shape[1:]))
         v = expand(cotangents, shape)
-        g = xp.zeros_like(v)
-        hvps = 0
+        g, cost = xp.zeros_like(v), Cost()
         lowest = 0 if window is None else max(0, min(steps) - window)
         for k in range(max(steps) - 1, lowest - 1, -1):
             begin = bisect_right(steps, k)
@@ -178,15 +210,26 @@ class GradientDescent:
             if begin == end:
                 continue
             active = slice(begin, end)
-            hvp = problem.inner.linearize(path.points[k]).hvp
-            live = v[active]
+            hvp = problem.inner.linearize(path.points[k, ...]).hvp
+            live = v[active, ...]
             if self.proximal:
-                g[active] = g[active] + alpha * lam * live
-                v[active] = live - alpha * (hvp(live) + lam * live)
+                g[active, ...] = g[active, ...] + alpha * lam * live
+                v[active, ...] = live - alpha * (hvp(live) + lam * live)
             else:
-                v[active] = live - alpha * hvp(live)
-            hvps += 1
+                v[active, ...] = live - alpha * hvp(live)
+            cost += Cost(gradients=1, hvps=end - begin)
         whole = [i for i, step in enumerate(steps) if window is None or step <= window]
         for i in whole:
-            g[i] = g[i] + v[i]
-        return g, Cost(gradients=hvps, hvps=hvps)
+            g[i, ...] = g[i, ...] + v[i, ...]
+        return g, cost
+
+
+def _codes(alive: Array, first: Array, final: Array) -> np.ndarray[Any, Any]:
+    """Status codes from the norms of the first and the last gradient."""
+    live, start, end = to_numpy(alive), to_numpy(first), to_numpy(final)
+    codes = np.full(live.shape, Status.BUDGET_SPENT.code, dtype=np.int8)
+    # Descent never multiplies the gradient by a million: such a run is on its way to infinity.
+    with np.errstate(over="ignore"):
+        codes[~live | (end > 1e6 * start)] = Status.DIVERGED.code
+    codes[np.broadcast_to(~np.isfinite(start), codes.shape)] = Status.NONFINITE.code
+    return codes

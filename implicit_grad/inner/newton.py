@@ -51,6 +51,7 @@ class Newton:
     def __post_init__(self) -> None:
         border.tolerance("rtol", self.rtol)
         border.count("max_steps", self.max_steps)
+        border.strategy("linear_solver", self.linear_solver, "Cholesky()")
 
     def __call__(self, problem: BilevelProblem, theta: Array, *, start: Array | None = None) -> Solution[Newton]:
         """Minimise G(·; θ) from `start` (default θ)."""

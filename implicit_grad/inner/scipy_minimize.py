@@ -57,6 +57,8 @@ class ScipyMinimize:
             raise ArgumentError(f"method: {self.method!r} is none of {sorted(known)}")
         border.tolerance("rtol", self.rtol)
         border.count("max_steps", self.max_steps)
+        if not isinstance(self.options, tuple):
+            raise ArgumentTypeError(f"options: expected a tuple of (name, value) pairs, got {self.options!r}")
 
     def __call__(
         self, problem: BilevelProblem, theta: Array, *, start: Array | None = None
@@ -118,6 +120,7 @@ class _Run:
     def __init__(self, problem: BilevelProblem, theta: Array) -> None:
         self.problem, self.theta = problem, theta
         self.values = self.gradients = self.hvps = 0
+        self.point: Array | None = None
 
     def value(self, phi: Array) -> float:
         self.values += 1
@@ -128,5 +131,9 @@ class _Run:
         return np.asarray(self.problem.stationarity(phi, self.theta))
 
     def hvp(self, phi: Array, v: Array) -> Array:
+        # SciPy asks for many products at one point.
+        if self.point is None or not np.array_equal(self.point, phi):
+            self.gradients += 1
+            self.point, self.curvature = phi.copy(), self.problem.curvature(phi)
         self.hvps += 1
-        return np.asarray(self.problem.curvature(phi)(v))
+        return np.asarray(self.curvature(v))

@@ -20,7 +20,7 @@ from implicit_grad.backend import (
     to_numpy,
 )
 from implicit_grad.linear.operator import Operator, as_operator
-from implicit_grad.results import Path, Solution, Status, statuses
+from implicit_grad.results import Cost, Path, Solution, Status, statuses
 
 
 class LinearSolver(Protocol):
@@ -47,6 +47,11 @@ class System:
     def shape(self) -> tuple[int, ...]:
         """Batch axes."""
         return tuple(self.b.shape[:-1])
+
+    @property
+    def selection(self) -> Cost:
+        """What `problems` costs each problem."""
+        return self.A.selection if self.A.batch_shape else Cost()
 
     def problems(self) -> Iterator[tuple[tuple[int, ...], Operator, Array]]:
         """Iterate over the problems with a finite b: index, operator and right-hand side."""
@@ -84,6 +89,8 @@ def verdict(
     budget: int | None,
     operator_norm: Array,
     failed: dict[Status, Array],
+    iterates: Array | None = None,
+    costs: tuple[Cost, ...] = (),
     **extra: Any,
 ) -> Solution[Any]:
     """Recompute the residual of the scaled x and say how the solve ended, per problem.
@@ -91,45 +98,63 @@ def verdict(
     A solve is CONVERGED if the recomputed ‖b − A x‖ ≤ max(rtol ‖b‖, 10·d·eps·(‖A‖‖x‖ + ‖b‖)): nothing
     smaller than the second can be told from zero in this precision. Without a tolerance (rtol = 0) that
     means an exact solve, and anything else is a spent budget.
+
+    `iterates` (steps + 1, ..., d), with their `costs`, become the path; each is judged as the end of its own run.
     """
-    xp = namespace(x)
-    with np.errstate(over="ignore", invalid="ignore"):
-        r = system.b - system.A(x)
-        residual, size, rhs = norm(r), norm(x), norm(system.b)
-        attainable = 10 * system.A.size * epsilon(x) * (operator_norm * size + rhs)
-    met = residual <= xp.where(attainable > rtol * rhs, attainable, rtol * rhs)
-    exact = residual == 0
-    host = {name: to_numpy(value) for name, value in (("met", met), ("exact", exact), ("steps", steps))}
-    spent = host["steps"] >= budget if budget is not None else np.zeros(system.shape, dtype=bool)
-    codes = np.full(system.shape, Status.STAGNATED.code)
-    codes[spent] = Status.MAX_STEPS.code if rtol > 0 else Status.BUDGET_SPENT.code
-    codes[host["met"] & ~spent] = Status.CONVERGED.code
-    codes[host["exact"] | (host["met"] & (rtol > 0))] = Status.CONVERGED.code
+    ends = _Ends(system, rtol, operator_norm)
+    residual = ends.residual(x)
+    taken = to_numpy(steps)
+    spent = taken >= budget if budget is not None else np.zeros(system.shape, dtype=bool)
+    codes = ends.codes(x, residual, spent)
     for status, mask in failed.items():
         codes[to_numpy(mask)] = status.code
     codes[~np.isfinite(to_numpy(residual)) & (codes != Status.INDEFINITE.code)] = Status.NONFINITE.code
     codes[~to_numpy(system.finite)] = Status.NONFINITE.code
-    nan = xp.full_like(x, float("nan"))
-    return Solution(
-        value=xp.where(system.finite[..., None], x * system.scale[..., None], nan),
-        residual_norm=xp.where(system.finite, residual * system.scale, nan[..., 0]),
-        steps=steps,
-        status=statuses(codes),
-        solver=solver,
-        **extra,
-    )
+    path = None
+    if iterates is not None:
+        residuals = ends.residual(iterates)
+        counts = np.arange(iterates.shape[0]).reshape(-1, *[1] * len(system.shape))
+        # A run of k steps ends before whatever befell the longest one after its step k.
+        before = (counts <= taken) & to_numpy(system.finite)
+        own = np.where(before, ends.codes(iterates, residuals, counts >= 0), codes)
+        points, norms = ends.unscaled(iterates, residuals)
+        path = Path(tuple(range(iterates.shape[0])), points, norms, codes=own.astype(np.int8), costs=costs)
+    value, residual_norm = ends.unscaled(x, residual)
+    return Solution(value, residual_norm, steps, statuses(codes), solver, path, **extra)
 
 
-def recorded_path(system: System, points: Array) -> Path:
-    """Return the iterates in the units of b, each with its recomputed residual (one stacked product)."""
-    xp = namespace(points)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if system.A.stacks:
-            residuals = norm(system.b - system.A(points))
-        else:
-            residuals = xp.stack([norm(system.b - system.A(point)) for point in points], axis=0)
-    steps = tuple(range(points.shape[0]))
-    return Path(steps, points * system.scale[..., None], residuals * system.scale)
+@dataclass(frozen=True, eq=False)
+class _Ends:
+    """Judges where a solve of the scaled system ended; takes one end or a stack of them."""
+
+    system: System
+    rtol: float
+    operator_norm: Array
+
+    def residual(self, x: Array) -> Array:
+        A, b = self.system.A, self.system.b
+        with np.errstate(over="ignore", invalid="ignore"):
+            if x.ndim == b.ndim or A.stacks:
+                return norm(b - A(x))
+            return namespace(x).stack([norm(b - A(x[i, ...])) for i in range(x.shape[0])], axis=0)
+
+    def codes(self, x: Array, residual: Array, spent: Any) -> np.ndarray[Any, Any]:
+        xp, rhs, rtol = namespace(x), norm(self.system.b), self.rtol
+        with np.errstate(over="ignore", invalid="ignore"):
+            attainable = 10 * self.system.A.size * epsilon(x) * (self.operator_norm * norm(x) + rhs)
+            met = to_numpy(residual <= xp.where(attainable > rtol * rhs, attainable, rtol * rhs))
+        codes = np.full(met.shape, Status.STAGNATED.code)
+        spent = np.broadcast_to(spent, met.shape)
+        codes[spent] = Status.MAX_STEPS.code if rtol > 0 else Status.BUDGET_SPENT.code
+        codes[met & ~spent] = Status.CONVERGED.code
+        codes[to_numpy(residual == 0) | (met & (rtol > 0))] = Status.CONVERGED.code
+        return codes
+
+    def unscaled(self, x: Array, residual: Array) -> tuple[Array, Array]:
+        """In the units of b; NaN where b was not finite."""
+        xp, scale, finite = namespace(x), self.system.scale, self.system.finite
+        value = xp.where(finite[..., None], x * scale[..., None], xp.full_like(x, float("nan")))
+        return value, xp.where(finite, residual * scale, xp.full_like(residual, float("nan")))
 
 
 def _broadcast(A: Operator, shape: tuple[int, ...]) -> Operator:
@@ -141,4 +166,4 @@ def _broadcast(A: Operator, shape: tuple[int, ...]) -> Operator:
         own = index[len(shape) - len(A.batch_shape) :]
         return A.select(tuple(0 if n == 1 else i for i, n in zip(own, A.batch_shape, strict=True)))
 
-    return Operator(A.apply, shape, A.size, A.like, A.stacks, selector)
+    return Operator(A.apply, shape, A.size, A.like, A.stacks, selector, A.selection)

@@ -9,7 +9,7 @@ import numpy as np
 
 from implicit_grad import border
 from implicit_grad.backend import Array, dot, epsilon, namespace, norm
-from implicit_grad.linear._system import prepare, recorded_path, verdict
+from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.linear.operator import Operator
 from implicit_grad.results import Cost, Solution, Status
 
@@ -56,8 +56,7 @@ class CG:
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)
         border.tolerance("rtol", self.rtol)
-        if not isinstance(self.record, bool):
-            raise border.ArgumentTypeError(f"record: expected True or False, got {self.record!r}")
+        border.flag("record", self.record)
 
     @property
     def label(self) -> str:
@@ -70,29 +69,33 @@ class CG:
         xp = namespace(system.b)
         x = xp.zeros_like(system.b)
         goal = self.rtol * norm(system.b)
-        iterates, r, done, products = ([x] if self.record else None), system.b, 0, 1
+        iterates, r, done = ([x] if self.record else None), system.b, 0
+        checks: list[int] = []  # step counts at which the residual was recomputed
         steps, residual = None, norm(r)
         totals = _Totals()
         while True:
             run = conjugate_gradient(system.A, r, self.max_steps - done, goal, x, iterates)
             totals.add(run)
-            x, done, products = run.x, done + run.iterations, products + run.iterations
+            x, done = run.x, done + run.iterations
             steps = run.steps if steps is None else steps + run.steps
             if self.rtol == 0 or done >= self.max_steps or run.iterations == 0:
                 break
             r = system.b - system.A(x)
-            products += 1
+            checks.append(done)
             before, residual = residual, norm(r)
             # A restart from the true residual must at least halve it; otherwise rounding has the last word.
             again = (residual > goal) & (residual < 0.5 * before) & ~totals.failed
             if not bool(xp.any(again)):
                 break
             r = xp.where(again[..., None], r, xp.zeros_like(r))
-        path = None
+
+        def cost(k: int) -> Cost:
+            """What a run of k steps costs: the same products up to there, and one for its final residual."""
+            return Cost(hvps=min(k, done) + sum(c < k for c in checks) + 1)
+
         if iterates is not None:
             iterates += [iterates[-1]] * (self.max_steps + 1 - len(iterates))
-            path = recorded_path(system, xp.stack(iterates, axis=0))
-            products += len(iterates)
+        recorded = range(len(iterates or ()))
         return verdict(
             system,
             x,
@@ -102,8 +105,9 @@ class CG:
             budget=self.max_steps,
             operator_norm=totals.largest,
             failed={Status.NONFINITE: totals.nonfinite, Status.INDEFINITE: totals.negative},
-            path=path,
-            cost=Cost(hvps=products),
+            iterates=None if iterates is None else xp.stack(iterates, axis=0),
+            costs=tuple(map(cost, recorded)),
+            cost=cost(self.max_steps) + Cost(hvps=len(recorded)),
             smallest_eigenvalue=totals.smallest,
         )
 

@@ -97,6 +97,6 @@ class Cholesky:
             budget=None,
             operator_norm=norms,
             failed={Status.INDEFINITE: negative},
-            cost=Cost(hvps=system.A.size + self.refinements + 1),
+            cost=system.selection + Cost(hvps=system.A.size + self.refinements + 1),
             smallest_eigenvalue=smallest if found else None,
         )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from implicit_grad import border
 from implicit_grad.backend import Array, broadcast_shapes, namespace, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
+from implicit_grad.results import Cost
 
 _DENSE_CHUNK = 2**22
 """Numbers of right-hand side pushed through the operator at once when it is made dense (32 MB in float64)."""
@@ -33,6 +35,8 @@ class Operator:
         Whether `apply` takes further leading axes before those of the batch, all at once.
     selector : callable, optional
         `index → Operator` of one problem.
+    selection : Cost
+        What selecting a problem costs it: a fresh linearisation where A is a Hessian.
     """
 
     apply: Callable[[Array], Array]
@@ -41,6 +45,7 @@ class Operator:
     like: Array
     stacks: bool = False
     selector: Callable[[tuple[int, ...]], Operator] | None = None
+    selection: Cost = field(default_factory=Cost)
 
     def __call__(self, v: Array) -> Array:
         """Return A v."""
@@ -105,6 +110,7 @@ class Operator:
             self.like,
             self.stacks,
             selector if shape else None,
+            self.selection,
         )
 
 
@@ -127,6 +133,10 @@ def as_operator(A: Any, b: Array) -> Operator:
         operator = Operator(lambda v: _matvec_rows(A, v), (), d, b, stacks=True)
     elif hasattr(A, "ndim") and hasattr(A, "shape"):
         operator = matrix_operator(A)
+        if operator.like.dtype != b.dtype:
+            raise ArgumentTypeError(
+                f"A: dtype {operator.like.dtype} mixed with dtype {b.dtype} of b; cast one of them"
+            )
     elif callable(A):
         operator = Operator(A, tuple(b.shape[:-1]), d, b)
     else:
@@ -151,15 +161,21 @@ def matrix_operator(A: Array) -> Operator:
     ------
     ArgumentError
         If it is not square, or not symmetric to rounding.
+    ArgumentTypeError
+        If it is sparse, masked, or not real.
     """
+    A = border.real_array("A", A)
     xp = namespace(A)
     if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
         raise ArgumentError(f"A: expected a square array (..., d, d), got shape {tuple(A.shape)}")
     d = A.shape[-1]
-    skew = xp.max(xp.abs(A - transpose(A)))
-    allowed = 8 * d * xp.finfo(A.dtype).eps * xp.max(xp.abs(A))
-    if bool(skew > allowed):
-        raise ArgumentError(f"A: must be symmetric; |A - Aᵀ| reaches {float(skew):.3g}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        skew = xp.max(xp.abs(A - transpose(A)), axis=(-2, -1))
+        allowed = 8 * d * xp.finfo(A.dtype).eps * xp.max(xp.abs(A), axis=(-2, -1))
+    # Each problem by its own scale; one with NaN is left to the solver, which sets it aside.
+    if bool(xp.any(skew > allowed)):
+        worst = float(xp.max(xp.where(skew > allowed, skew, xp.zeros_like(skew))))
+        raise ArgumentError(f"A: must be symmetric; |A - Aᵀ| reaches {worst:.3g}")
     return Operator(
         lambda v: (A @ v[..., None])[..., 0],
         tuple(A.shape[:-2]),

@@ -11,7 +11,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from implicit_grad import border
 from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentTypeError
-from implicit_grad.linear._system import prepare, recorded_path, verdict
+from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.linear.operator import Operator
 from implicit_grad.results import Cost, Solution, Status
 
@@ -47,6 +47,7 @@ class ScipyCG:
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)
         border.tolerance("rtol", self.rtol)
+        border.flag("record", self.record)
 
     @property
     def label(self) -> str:
@@ -78,11 +79,9 @@ class ScipyCG:
             products = max(products, watch.products)
             if points is not None:
                 iterates = [np.zeros_like(rhs), *watch.iterates]
-                points[:, *index] = iterates + [iterates[-1]] * (self.max_steps + 1 - len(iterates))
-        path = None
-        if points is not None:
-            path = recorded_path(system, points)
-            products += len(points)
+                column: tuple[Any, ...] = (slice(None), *index)
+                points[column] = iterates + [iterates[-1]] * (self.max_steps + 1 - len(iterates))
+        recorded = range(0 if points is None else len(points))
         return verdict(
             system,
             x,
@@ -92,8 +91,9 @@ class ScipyCG:
             budget=self.max_steps,
             operator_norm=largest,
             failed={Status.INDEFINITE: negative},
-            path=path,
-            cost=Cost(hvps=products + 1),
+            iterates=points,
+            costs=tuple(system.selection + Cost(hvps=min(k, products) + 1) for k in recorded),
+            cost=system.selection + Cost(hvps=products + 1 + len(recorded)),
             smallest_eigenvalue=smallest,
         )
 

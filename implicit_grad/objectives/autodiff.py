@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from autograd import make_vjp
 from autograd.misc import flatten as flatten_with_autograd
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
 
 from implicit_grad import border
 from implicit_grad.backend import Array
@@ -66,8 +66,7 @@ class Autodiff:
     def __post_init__(self) -> None:
         if not callable(self.f):
             raise ArgumentTypeError(f"f: expected a callable loss, got {type(self.f).__name__}")
-        if not isinstance(self.broadcasts, bool):
-            raise ArgumentTypeError(f"broadcasts: expected True or False, got {self.broadcasts!r}")
+        border.flag("broadcasts", self.broadcasts)
 
     def on_tree(self, unflatten: Callable[[Any], Any]) -> Autodiff:
         """Return the loss of the flat vector whose tree `f` expects."""
@@ -126,14 +125,24 @@ class Autodiff:
     def _value_and_gradient(self, row: Any) -> tuple[Any, Any]:
         vjp, value = make_vjp(self._checked)(row)
         # A cotangent of ones sums over problems; rows are independent, so it returns every row's gradient.
-        return value, vjp(np.ones(np.shape(getval(value)), dtype=np.asarray(getval(row)).dtype))
+        gradient = vjp(np.ones(np.shape(getval(value)), dtype=np.asarray(getval(getval(row))).dtype))
+        if np.shape(getval(gradient)) != np.shape(getval(row)):
+            # autograd's rule of `where` does not sum over broadcast axes.
+            raise LossError(
+                f"f: autograd returned a gradient of shape {np.shape(getval(gradient))} for parameters of shape "
+                f"{np.shape(getval(row))}; broadcast the arguments of `where` before calling it"
+            )
+        return value, gradient
 
     def linearize(self, x: Array) -> Linearization:
         """Return value, gradient and HVP; `f` and its gradient are traced once."""
         values: list[Any] = []
+        independent = False
 
         def traced(row: Any) -> Any:
+            nonlocal independent
             value, gradient = self._value_and_gradient(row)
+            independent |= not isbox(value)
             values.append(getval(getval(value)))
             return gradient
 
@@ -145,6 +154,8 @@ class Autodiff:
                 pull, gradient = make_vjp(traced)(row)
             pulls.append(pull)
             gradients.append(gradient)
+        if independent:
+            warnings.warn("Output seems independent of input.", UserWarning, stacklevel=2)
 
         def hvp(v: Array) -> Array:
             if v.ndim > x.ndim:
@@ -197,5 +208,9 @@ def _cast_leaves(tree: Any, name: str) -> Any:
     if isinstance(tree, dict):
         return {key: _cast_leaves(leaf, f"{name}[{key!r}]") for key, leaf in tree.items()}
     if isinstance(tree, list | tuple):
+        if type(tree) not in (list, tuple):
+            raise ArgumentTypeError(
+                f"{name}: {type(tree).__name__} is not supported in a parameter tree; use dict, list or tuple"
+            )
         return type(tree)(_cast_leaves(leaf, f"{name}[{i}]") for i, leaf in enumerate(tree))
     return border.finite(name, border.real_array(name, tree))

@@ -99,6 +99,10 @@ class MultilayerPerceptron:
 
     def __post_init__(self) -> None:
         X = features("X", self.X)
+        if not isinstance(self.hidden, tuple | list):
+            raise ArgumentTypeError(f"hidden: expected a tuple of layer widths, got {self.hidden!r}")
+        if isinstance(self.activation, type) or not hasattr(self.activation, "derivatives"):
+            raise ArgumentTypeError(f"activation: expected a value such as Tanh(), got {self.activation!r}")
         hidden = tuple(border.count("hidden", width, minimum=1) for width in self.hidden)
         object.__setattr__(self, "X", X)
         object.__setattr__(self, "hidden", hidden)
