@@ -35,6 +35,9 @@ def _as_array(name: str, value: Any) -> tuple[Any, Any]:
 def real_array(name: str, value: Any, *, min_ndim: int = 0) -> Array:
     """Return `value` as a real floating point array; integers are cast to float64, float32 is kept.
 
+    NumPy arrays come back in C order: sums run in the order of memory, so equal input of another layout would
+    give results that differ in the last digit.
+
     Raises
     ------
     ArgumentTypeError
@@ -54,6 +57,8 @@ def real_array(name: str, value: Any, *, min_ndim: int = 0) -> Array:
         raise ArgumentTypeError(f"{name}: {dtype} is too coarse to verify with; cast to float32 or float64")
     elif xp.finfo(dtype).bits > 64:
         raise ArgumentTypeError(f"{name}: {dtype} has no linear algebra here; cast to float64")
+    if xp is np:
+        array = np.asarray(array, order="C")
     if array.ndim < min_ndim:
         raise ArgumentError(
             f"{name}: expected at least {min_ndim} axes (the last ones belong to one problem, leading ones are "
