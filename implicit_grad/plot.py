@@ -114,9 +114,8 @@ def band(
     if shown.any():
         low[shown], middle[shown], high[shown] = np.nanquantile(values[shown], (0.1, 0.5, 0.9), axis=1)
     x = np.asarray(x, dtype=float)
-    (line,) = ax.plot(
-        x, middle, color=style.color, label=label, zorder=style.zorder, linestyle=linestyle, marker=None
-    )
+    ax.plot([], [], color=style.color, marker=style.marker, linestyle=linestyle, label=label)  # the legend's sample
+    (line,) = ax.plot(x, middle, color=style.color, label="_", zorder=style.zorder, linestyle=linestyle)
     ax.fill_between(x, low, high, color=style.color, alpha=0.13, linewidth=0, zorder=style.zorder - 1)
     open_ = np.zeros(len(x), dtype=bool) if hollow is None else np.asarray(hollow)
     visible = np.arange(len(x)) % markevery == 0
@@ -129,10 +128,10 @@ def band(
     return line
 
 
-def theory_line(ax: Any, x: Any, y: Any, label: str) -> Any:
+def theory_line(ax: Any, x: Any, y: Any, label: str, linestyle: Any = (0, (4, 2))) -> Any:
     """Draw a bound or a rate, dashed."""
     (line,) = ax.plot(
-        x, np.maximum(y, FLOOR), color="0.35", linestyle=(0, (4, 2)), linewidth=0.9, label=label, zorder=1
+        x, np.maximum(y, FLOOR), color="0.35", linestyle=linestyle, linewidth=0.9, label=label, zorder=1
     )
     return line
 
@@ -143,7 +142,7 @@ def floor_line(ax: Any, level: float, label: str) -> Any:
 
 
 def fitted_slope(x: Any, y: Any, *, low: float, high: float) -> tuple[float, float]:
-    """Least-squares exponent p and factor c of y = c·xᵖ over the points with low < x < high and y well above rounding.
+    """Least-squares exponent p and factor c of y = c·xᵖ over the points with low < x < high and y > 1e-12.
 
     Returns NaN where fewer than three points qualify: two always fit.
     """
@@ -155,9 +154,15 @@ def fitted_slope(x: Any, y: Any, *, low: float, high: float) -> tuple[float, flo
     return float(slope), float(np.exp(offset))
 
 
-def panel_letter(ax: Any, index: int) -> None:
-    """Put (a), (b), … at the upper left outside the axes."""
+def panel_title(ax: Any, index: int, title: str = "") -> None:
+    """Put (a), (b), … at the upper left of the axes and the title at the right."""
     ax.set_title(f"({'abcdefghij'[index]})", loc="left", fontweight="bold")
+    ax.set_title(title, loc="right")
+
+
+def hollow_key(ax: Any, label: str = "hollow: H + λI indefinite") -> None:
+    """Explain hollow markers in the legend."""
+    ax.plot([], [], linestyle="none", marker="o", color="0.35", markerfacecolor="white", label=label)
 
 
 def shared_legend(figure: Any, axes: Any, *, columns: int) -> Any:
@@ -166,15 +171,7 @@ def shared_legend(figure: Any, axes: Any, *, columns: int) -> Any:
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    handles = [_with_marker(handle, label) for label, handle in entries.items()]
-    return figure.legend(handles, list(entries), loc="outside lower center", ncols=columns)
-
-
-def _with_marker(line: Any, label: str) -> Any:
-    style = STYLES.get(label)
-    if style is None:
-        return line
-    return mpl.lines.Line2D([], [], color=style.color, marker=style.marker)
+    return figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
 
 
 def save_figure(figure: Any, stem: Path) -> tuple[Path, Path]:

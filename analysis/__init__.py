@@ -1,0 +1,1 @@
+"""Figures of implicit_grad: one script, one claim, one figure."""

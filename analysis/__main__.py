@@ -1,0 +1,5 @@
+"""Draw every figure: `python -m analysis`."""
+
+from implicit_grad.cli import main
+
+main(["reproduce", "all"])

@@ -1,0 +1,115 @@
+"""From a script's sweeps and drawing to files: compute, store, draw, save."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from implicit_grad import storage
+from implicit_grad.errors import ArgumentError, DataNotFound
+from implicit_grad.sweep import ErrorSweep
+
+SEED = 20191204
+"""Default seed of tasks and parameters; the day iMAML was presented."""
+
+STEMS = ("error_vs_inner_accuracy", "error_vs_lambda", "error_vs_cg_iterations")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a script in this folder defines.
+
+    Attributes
+    ----------
+    stem : str
+        Name of the script and of its files.
+    sweeps : callable
+        `(quick, seed) → {panel name: ErrorSweep}`.
+    draw : callable
+        `{panel name: Dataset} → matplotlib Figure`.
+    """
+
+    stem: str
+    sweeps: Callable[[bool, int], Mapping[str, ErrorSweep]]
+    draw: Callable[[Mapping[str, Any]], Any]
+
+    def reproduce(
+        self, out: Path, *, quick: bool = False, seed: int = SEED, replot: bool = False, progress: Any = None
+    ) -> list[Path]:
+        """Run the sweeps (or read their results with `replot`), draw, and return the files written."""
+        from implicit_grad import plot  # matplotlib is slow to load: only once there is something to draw
+
+        results = storage.check_writable(out / "results")
+        tables = {}
+        for panel, sweep in self.sweeps(quick, seed).items():
+            path = results / f"{self.stem}.{panel}.nc"
+            if replot:
+                tables[panel] = self._stored(path)
+                continue
+            began = time.perf_counter()
+            tables[panel] = sweep.run(lambda stage, name=panel: progress and progress(f"{name}: {stage}"))
+            tables[panel].attrs["seconds"] = round(time.perf_counter() - began, 2)
+            storage.save(tables[panel], path)
+        with plot.house_style():
+            files = list(plot.save_figure(self.draw(tables), out / self.stem))
+        caption = out / f"{self.stem}.md"
+        with storage.atomic_target(caption) as target:
+            target.write_text(self.caption(tables), encoding="utf-8")
+        return [*files, caption]
+
+    def caption(self, tables: Mapping[str, Any]) -> str:
+        """Return the figure's claim and what was run for it, panel by panel."""
+        module = importlib.import_module(f"analysis.{self.stem}")
+        lines = [f"# {self.stem}", "", inspect.cleandoc(module.__doc__ or ""), "", "What was run:", ""]
+        for panel, table in tables.items():
+            lines.append(f"- **{panel}**: {_what_ran(table)}")
+        lines += [
+            "",
+            "Lines are medians over tasks, bands the 10 to 90 % quantiles. Reference: φ* by Newton from the",
+        ]
+        lines += ["last iterate of gradient descent, g* by dense Cholesky with refinement.", ""]
+        return "\n".join(lines)
+
+    def _stored(self, path: Path) -> Any:
+        try:
+            return storage.load(path)
+        except FileNotFoundError:
+            raise DataNotFound(f"{path}: no stored sweep; run without --replot first") from None
+
+
+def _what_ran(table: Any) -> str:
+    steps = [f"{k:.0f}" if np.isfinite(k) else "∞ (φ*)" for k in table.inner_steps.values]
+    lams = [f"{lam:.3g}" for lam in table.lam.values]
+    kappa = table.condition.values
+    versions = json.loads(table.attrs["versions"])
+    return (
+        f"{table.attrs['source']}; d = {table.attrs['dimension']}, {table.sizes['task']} tasks, "
+        f"seed {table.attrs['seed']}; λ = {', '.join(lams)}; K = {', '.join(steps)}; κ(A) at φ* from "
+        f"{kappa.min():.3g} to {kappa.max():.3g}; cells without a converged reference: "
+        f"{table.attrs['missing_references']} of {kappa.size}; NumPy {versions['numpy']}, SciPy {versions['scipy']}."
+    )
+
+
+def figure(stem: str) -> Figure:
+    """Return the figure of one script.
+
+    Raises
+    ------
+    ArgumentError
+        With the nearest name, for an unknown one.
+    """
+    if stem not in STEMS:
+        near = get_close_matches(stem, STEMS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ArgumentError(f"figures: {stem!r} is none of {', '.join(STEMS)}{hint}")
+    found: Figure = importlib.import_module(f"analysis.{stem}").FIGURE
+    return found

@@ -1,0 +1,84 @@
+"""Command line: `implicit-grad reproduce [FIGURE … | all]`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from implicit_grad.errors import ArgumentError, ImplicitGradError, MissingDependency
+
+try:
+    import tyro
+except ImportError:
+    sys.exit("implicit-grad: the command line needs tyro: pip install 'implicit-grad[sweep]'")
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Draw figures: run their sweeps and write PDF, PNG and results."""
+
+    figures: tyro.conf.Positional[tuple[str, ...]] = ("all",)
+    """Names of figures, or all."""
+    quick: bool = False
+    """Few tasks and short runs: a look, not a result."""
+    seed: int | None = None
+    """Seed of tasks and parameters; default: that of the committed figures."""
+    out: Path = Path("figures")
+    """Folder for the figures; sweeps go to its subfolder results."""
+    replot: bool = False
+    """Draw from the stored sweeps, computing nothing."""
+
+    def run(self) -> None:
+        """Run the command."""
+        from analysis import figure as analysis
+        from implicit_grad.storage import check_writable
+
+        stems = analysis.STEMS if "all" in self.figures or not self.figures else self.figures
+        chosen = [analysis.figure(stem) for stem in stems]
+        check_writable(self.out)
+        seed = analysis.SEED if self.seed is None else self.seed
+        if seed < 0:
+            raise ArgumentError(f"seed: expected a whole number >= 0, got {seed}")
+        with _progress(len(chosen)) as bar:
+            for each in chosen:
+                files = each.reproduce(
+                    self.out,
+                    quick=self.quick,
+                    seed=seed,
+                    replot=self.replot,
+                    progress=lambda stage, stem=each.stem: bar.set_description(f"{stem}: {stage}"),
+                )
+                bar.update()
+                bar.write("wrote " + " ".join(map(str, files)))
+
+
+def _progress(total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="figure", dynamic_ncols=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `implicit-grad`; a bad argument exits with code 2, an interrupt with 130."""
+    command = tyro.extras.subcommand_cli_from_dict(
+        {"reproduce": Reproduce},
+        prog="implicit-grad",
+        description="Is this implicit (meta-)gradient right, how wrong is it, and why?",
+        args=arguments,
+    )
+    try:
+        command.run()
+    except MissingDependency as error:
+        sys.exit(f"implicit-grad: {error}")
+    except ImplicitGradError as error:
+        print(f"implicit-grad: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("implicit-grad: interrupted; finished sweeps are in the results folder", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
