@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from implicit_grad.backend import Array, epsilon, namespace, norm
+from implicit_grad.objectives import Linearization
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Solution
 
@@ -26,10 +27,16 @@ def gradient_scale(problem: BilevelProblem, phi: Array, theta: Array, loss_gradi
     return norm(loss_gradient) + lam * (norm(phi) + norm(theta))
 
 
-def attainable(scale: Array, phi: Array) -> Array:
-    """Residual that rounding alone can leave: 10·√d·eps times the terms that cancel."""
+def attainable(problem: BilevelProblem, phi: Array, theta: Array, linearization: Linearization) -> Array:
+    """Residual that rounding alone can leave: 10·√d·eps times all the terms that cancel.
+
+    ∇L itself is a sum that cancels where H ≫ λ, so near φ* its norm says nothing about its rounding error. A loss
+    that can size its terms does; for any other ‖∇L‖ + 2‖H φ‖ stands in, which covers every quadratic.
+    """
+    terms = getattr(problem.inner, "gradient_terms", None)
+    size = terms(phi) if terms is not None else norm(linearization.gradient) + 2 * norm(linearization.hvp(phi))
     root = float(phi.shape[-1]) ** 0.5
-    return 10 * root * epsilon(phi) * scale
+    return 10 * root * epsilon(phi) * (size + problem.lam_like(phi) * (norm(phi) + norm(theta)))
 
 
 def start_point(problem: BilevelProblem, theta: Array, start: Array | None) -> Array:

@@ -25,8 +25,8 @@ class Newton:
     .. math:: A(\varphi_k)\, s = -\nabla_\varphi G(\varphi_k;\theta), \qquad
               \varphi_{k+1} = \varphi_k + t\, s
 
-    with the largest t ∈ {1, ½, ¼, …} that decreases G enough (Armijo), or, once G cannot be told apart in this
-    precision, that decreases ‖∇G‖. Where A is not positive definite, it is shifted until it is, so the iteration
+    with the largest t ∈ {1, ½, ¼, …} that decreases G enough (Armijo), or, where rounding may hide that, that
+    decreases ‖∇G‖. Where A is not positive definite, it is shifted until it is, so the iteration
     goes downhill and does not end in a saddle.
 
     Parameters
@@ -64,7 +64,7 @@ class Newton:
         cost = Cost(gradients=1)
         smallest: Any = np.full(theta.shape[:-1], np.nan)
         for _ in range(self.max_steps):
-            met = to_numpy(state.residual <= state.tolerance)
+            met = to_numpy(state.met())
             active &= np.isfinite(to_numpy(state.residual)) & (to_numpy(state.residual) > 0) & ~(met & polishing)
             polishing |= met
             if not active.any():
@@ -76,7 +76,7 @@ class Newton:
             cost += Cost(gradients=trials)
             steps += moved
             active &= moved
-        met = to_numpy(state.residual <= xp.where(state.floor > state.tolerance, state.floor, state.tolerance))
+        met = to_numpy(state.met())
         codes = np.full(met.shape, Status.STAGNATED.code)
         codes[steps >= self.max_steps] = Status.MAX_STEPS.code
         codes[met] = Status.CONVERGED.code
@@ -132,8 +132,16 @@ class _State:
             self.gradient = linearization.gradient + lam[..., None] * step
             self.residual = norm(self.gradient)
             scale = gradient_scale(self.problem, phi, self.theta, linearization.gradient)
-            self.tolerance, self.floor = self.rtol * scale, attainable(scale, phi)
+            self.tolerance = self.rtol * scale
+            self.linearization = linearization
             self.operator: Operator = self.problem.operator(linearization, phi)
+
+    def met(self) -> Array:
+        """Whether the residual meets the tolerance, or is down to what rounding leaves."""
+        xp = namespace(self.phi)
+        with np.errstate(over="ignore", invalid="ignore"):
+            floor = attainable(self.problem, self.phi, self.theta, self.linearization)
+        return self.residual <= xp.where(floor > self.tolerance, floor, self.tolerance)
 
     def advance(self, direction: Array, active: Array, polishing: Array) -> tuple[Any, int]:
         """Take the longest acceptable step of every active problem; say which problems moved."""
@@ -145,10 +153,12 @@ class _State:
         for _ in range(_HALVINGS):
             self._move_to(old[0] + t[..., None] * direction)
             trials += 1
-            # Near the minimum the values agree to rounding; there the gradient decides.
-            noise = 8 * epsilon(direction) * (xp.abs(old[1]) + xp.abs(self.value))
-            enough = (self.value <= old[1] + _ARMIJO * t * slope) & ~polishing
-            blind = (xp.abs(self.value - old[1]) <= noise) | polishing
+            # A change of G below its own rounding says nothing. How large that is depends on the terms that
+            # cancel in G, which only the loss knows: below √eps relative the gradient may decide, too.
+            eps, size = epsilon(direction), xp.abs(old[1]) + xp.abs(self.value)
+            drop = old[1] - self.value
+            enough = (drop >= -_ARMIJO * t * slope) & (drop > 8 * eps * size) & ~polishing
+            blind = (xp.abs(drop) <= eps**0.5 * size) | polishing
             accepted = enough | (blind & (self.residual < old[2]))
             pending = pending & ~accepted & ~polishing
             if not bool(xp.any(pending)):

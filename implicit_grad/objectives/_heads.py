@@ -6,6 +6,7 @@ A head knows its value, δ = ∂L/∂z and the curvature product R ↦ (∂²L/�
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from implicit_grad.backend import Array, namespace
 
@@ -28,6 +29,10 @@ class SquaredErrorHead:
         residual = z - self.target
         value = 0.5 * xp.sum(residual * residual, axis=(-2, -1)) / z.shape[-2]
         return value, residual / z.shape[-2], None
+
+    def delta_terms(self, z: Array, z_terms: Array) -> Array:
+        """Return the size of the terms of δ = (z − y)/n, given those of z."""
+        return (z_terms + namespace(z).abs(self.target)) / z.shape[-2]
 
     def curve(self, state: None, tangent: Array) -> Array:
         """Return R/n."""
@@ -57,17 +62,32 @@ class CrossEntropyHead:
         shifted, _, total = self._shifted(z)
         return self._mean(z, shifted, total)
 
-    def linearize(self, z: Array) -> tuple[Array, Array, Array]:
-        """Return loss, δ = (p − y)/n and the probabilities p."""
+    def linearize(self, z: Array) -> tuple[Array, Array, Any]:
+        """Return loss, δ = (p − y)/n and, for `curve`, p with the weights of its largest entries."""
+        xp = namespace(z)
         shifted, weights, total = self._shifted(z)
         p = weights / total
-        return self._mean(z, shifted, total), (p - self.target) / z.shape[-2], p
+        peak = xp.astype(shifted == 0, p.dtype)
+        state = (p, peak / xp.sum(peak, axis=-1, keepdims=True))
+        return self._mean(z, shifted, total), (p - self.target) / z.shape[-2], state
 
-    def curve(self, state: Array, tangent: Array) -> Array:
-        """Return (diag(p) − p pᵀ) R / n, row by row."""
+    def delta_terms(self, z: Array, z_terms: Array) -> Array:
+        """Return the size of the terms of δ = (p − y)/n, given those of z: an error in z moves p by p times it."""
+        _, weights, total = self._shifted(z)
+        p = weights / total
+        return (p * (1 + z_terms) + self.target) / z.shape[-2]
+
+    def curve(self, state: Any, tangent: Array) -> Array:
+        """Return (diag(p) − p pᵀ) R / n, row by row.
+
+        diag(p) − p pᵀ does not see a constant added to R. Taking away R at the most probable class first leaves
+        nothing to cancel where p is nearly an indicator, and the small curvature keeps its digits.
+        """
         xp = namespace(tangent)
-        pr = state * tangent
-        return (pr - state * xp.sum(pr, axis=-1, keepdims=True)) / tangent.shape[-2]
+        p, peak = state
+        moved = tangent - xp.sum(peak * tangent, axis=-1, keepdims=True)
+        pr = p * moved
+        return (pr - p * xp.sum(pr, axis=-1, keepdims=True)) / tangent.shape[-2]
 
 
 Head = SquaredErrorHead | CrossEntropyHead

@@ -34,7 +34,8 @@ class SmoothFunction(Protocol):
     """A twice differentiable loss `(..., d) → (...)`; leading axes are independent problems.
 
     Optional attributes are used where present: `size` (d), `batch_shape`, `dtype`,
-    `select(index, batch_shape)` (one problem's loss) and `curvature_bound()` (a global bound of λ_max(∇²f)).
+    `select(index, batch_shape)` (one problem's loss), `curvature_bound()` (a global bound of λ_max(∇²f)) and
+    `gradient_terms(x)` (norm of the sums of |summands| of ∇f(x): eps times it is what rounding leaves of a zero).
     """
 
     def value(self, x: Array) -> Array:

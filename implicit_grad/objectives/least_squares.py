@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, dot, transpose
+from implicit_grad.backend import Array, broadcast_shapes, dot, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
 from implicit_grad.objectives._samples import check_batch, features, largest_gram_eigenvalue, same_dtype
@@ -84,6 +84,13 @@ class LeastSquares:
     def gradient(self, x: Array) -> Array:
         """Return Xᵀ(X x − y)/n: `(..., d)`."""
         return self._pull(self._residual(x))
+
+    def gradient_terms(self, x: Array) -> Array:
+        """Return ‖ |X|ᵀ(|X||x| + |y|)/n ‖, the size of the terms that cancel in the gradient: `(...)`."""
+        xp = namespace(x)
+        sizes = xp.abs(self.X)
+        terms = (sizes @ xp.abs(x)[..., None])[..., 0] + xp.abs(self.y)
+        return norm((transpose(sizes) @ terms[..., None])[..., 0] / self.X.shape[-2])
 
     def linearize(self, x: Array) -> Linearization:
         """Return value, gradient and v ↦ Xᵀ(X v)/n."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, concatenate, namespace, transpose
+from implicit_grad.backend import Array, broadcast_shapes, concatenate, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.objectives._heads import CrossEntropyHead, Head, SquaredErrorHead, one_hot
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
@@ -194,6 +194,22 @@ class MultilayerPerceptron:
                 first, _ = self.activation.derivatives(inputs[depth - 1], activations[depth])
                 delta = (delta @ transpose(layers[depth][0])) * first
         return concatenate(parts)
+
+    def gradient_terms(self, x: Array) -> Array:
+        """Return the norm of the sums of |summands| along the backward pass, rounding in z_l included: `(...)`."""
+        xp = namespace(x)
+        layers, activations, inputs = self._forward(x)
+        sizes = [(xp.abs(W), xp.abs(b)) for W, b in layers]
+        z_terms = [xp.abs(a) @ W + b for a, (W, b) in zip(activations, sizes, strict=True)]
+        delta = self._head.delta_terms(inputs[-1], z_terms[-1])
+        parts: list[Array] = []
+        for depth in reversed(range(len(layers))):
+            parts[:0] = _weight_gradient(xp.abs(activations[depth]), delta)
+            if depth:
+                first, second = self.activation.derivatives(inputs[depth - 1], activations[depth])
+                slope = xp.abs(first) + xp.abs(second) * z_terms[depth - 1]
+                delta = (delta @ transpose(sizes[depth][0])) * slope
+        return norm(concatenate(parts))
 
     def linearize(self, x: Array) -> Linearization:
         """Return value, gradient and the R-operator HVP on the stored passes."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, namespace, transpose
+from implicit_grad.backend import Array, broadcast_shapes, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives._heads import CrossEntropyHead, one_hot
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
@@ -89,13 +89,22 @@ class SoftmaxCrossEntropy:
         check_size(x, self.size, self)
         return self._pull(self._head.linearize(self._outputs(x))[1])
 
+    def gradient_terms(self, x: Array) -> Array:
+        """Return ‖ |X|ᵀT/n ‖ with T the head's terms: P, Y, and P times the terms of the logits: `(...)`."""
+        check_size(x, self.size, self)
+        xp, z = namespace(x), self._outputs(x)
+        sizes = xp.abs(self.X)
+        logits = sizes @ xp.reshape(xp.abs(x), (*x.shape[:-1], self.X.shape[-1], self.n_classes))
+        matrix = transpose(sizes) @ self._head.delta_terms(z, logits)
+        return norm(xp.reshape(matrix, (*matrix.shape[:-2], self.size)))
+
     def linearize(self, x: Array) -> Linearization:
         """Return value, gradient and the closed-form HVP, which needs only the probabilities."""
         check_size(x, self.size, self)
-        value, delta, p = self._head.linearize(self._outputs(x))
+        value, delta, state = self._head.linearize(self._outputs(x))
 
         def hvp(v: Array) -> Array:
-            return self._pull(self._head.curve(p, self._outputs(v)))
+            return self._pull(self._head.curve(state, self._outputs(v)))
 
         return Linearization(value, self._pull(delta), hvp)
 
