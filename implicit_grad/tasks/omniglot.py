@@ -56,7 +56,8 @@ class Omniglot:
     downsampling : Downsampling
         `NEAREST` is MAML's (ink = 1), `LANCZOS` is iMAML's (grey, paper = 1).
     rotations : bool
-        Count each character turned by 90°, 180° and 270° as further classes.
+        Count each character turned by 90°, 180° and 270° as further classes; turned after shrinking, as in
+        iMAML's code.
     split : Split
         `BACKGROUND` or `EVALUATION`.
     path : path, optional
