@@ -17,7 +17,7 @@ from implicit_grad.storage import atomic_target
 FLOOR = 1e-17
 """Errors below this are drawn here: a logarithmic axis has no zero."""
 
-RC = {
+RC: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,

@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, concatenate, namespace, norm, transpose
+from implicit_grad.backend import Array, broadcast_shapes, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.objectives._heads import CrossEntropyHead, Head, SquaredErrorHead, one_hot
+from implicit_grad.objectives._network import Forward, Layout, Tangent, with_ones
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
 from implicit_grad.objectives._samples import check_batch, features, same_dtype
 
@@ -96,6 +97,8 @@ class MultilayerPerceptron:
     n_classes: int | None = None
     n_outputs: int = 1
     _head: Head = field(init=False, repr=False)
+    _layout: Layout = field(init=False, repr=False)
+    _inputs: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         X = features("X", self.X)
@@ -107,6 +110,8 @@ class MultilayerPerceptron:
         object.__setattr__(self, "X", X)
         object.__setattr__(self, "hidden", hidden)
         object.__setattr__(self, "y", self._check_targets(X))
+        object.__setattr__(self, "_layout", Layout(self.widths))
+        object.__setattr__(self, "_inputs", with_ones(X))
 
     def _check_targets(self, X: Array) -> Array:
         if self.n_classes is None:
@@ -143,7 +148,7 @@ class MultilayerPerceptron:
     @property
     def size(self) -> int:
         """Number of parameters d."""
-        return parameter_count(self.widths)
+        return self._layout.size
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -158,26 +163,15 @@ class MultilayerPerceptron:
 
     def layers(self, x: Array) -> list[tuple[Array, Array]]:
         """Return views (W_l, b_l) of shapes (..., in, out) and (..., 1, out) into a parameter vector."""
-        xp, start, views = namespace(x), 0, []
-        for fan_in, fan_out in pairwise(self.widths):
-            stop = start + fan_in * fan_out
-            W = xp.reshape(x[..., start:stop], (*x.shape[:-1], fan_in, fan_out))
-            views.append((W, x[..., None, stop : stop + fan_out]))
-            start = stop + fan_out
-        return views
+        return [(M[..., :-1, :], M[..., -1:, :]) for M in self._layout.matrices(x)]
 
-    def _forward(self, x: Array) -> tuple[list[tuple[Array, Array]], list[Array], list[Array]]:
+    def _forward(self, x: Array) -> Forward:
         check_size(x, self.size, self)
-        layers, activations, inputs = self.layers(x), [self.X], []
-        for depth, (W, b) in enumerate(layers):
-            inputs.append(activations[-1] @ W + b)
-            if depth + 1 < len(layers):
-                activations.append(self.activation.value(inputs[-1]))
-        return layers, activations, inputs
+        return Forward(self._layout, self._inputs, x, self.activation)
 
     def outputs(self, x: Array) -> Array:
         """Return the network's outputs z_L: `(..., n, m)`."""
-        return self._forward(x)[2][-1]
+        return self._forward(x).z[-1]
 
     def value(self, x: Array) -> Array:
         """Return f(x): `(...)`."""
@@ -185,74 +179,30 @@ class MultilayerPerceptron:
 
     def gradient(self, x: Array) -> Array:
         """Return ∇f(x) by one forward and one backward pass: `(..., d)`."""
-        layers, activations, inputs = self._forward(x)
-        delta = self._head.linearize(inputs[-1])[1]
-        parts: list[Array] = []
-        for depth in reversed(range(len(layers))):
-            parts[:0] = _weight_gradient(activations[depth], delta)
-            if depth:
-                first, _ = self.activation.derivatives(inputs[depth - 1], activations[depth])
-                delta = (delta @ transpose(layers[depth][0])) * first
-        return concatenate(parts)
+        forward = self._forward(x)
+        return forward.gradient(self._head.linearize(forward.z[-1])[1])
 
     def gradient_terms(self, x: Array) -> Array:
         """Return the norm of the sums of |summands| along the backward pass, rounding in z_l included: `(...)`."""
-        xp = namespace(x)
-        layers, activations, inputs = self._forward(x)
-        sizes = [(xp.abs(W), xp.abs(b)) for W, b in layers]
-        z_terms = [xp.abs(a) @ W + b for a, (W, b) in zip(activations, sizes, strict=True)]
-        delta = self._head.delta_terms(inputs[-1], z_terms[-1])
-        parts: list[Array] = []
-        for depth in reversed(range(len(layers))):
-            parts[:0] = _weight_gradient(xp.abs(activations[depth]), delta)
+        xp, forward = namespace(x), self._forward(x)
+        sizes = [xp.abs(M) for M in forward.matrices]
+        z_terms = [xp.abs(a) @ M for a, M in zip(forward.augmented, sizes, strict=True)]
+        delta = self._head.delta_terms(forward.z[-1], z_terms[-1])
+        result = forward.empty_like_parameters(delta)
+        for depth in reversed(range(len(sizes))):
+            self._layout.product_into(result, depth, xp.abs(forward.augmented[depth]), delta)
             if depth:
-                first, second = self.activation.derivatives(inputs[depth - 1], activations[depth])
+                first, second = forward.derivatives(depth)
                 slope = xp.abs(first) + xp.abs(second) * z_terms[depth - 1]
-                delta = (delta @ transpose(sizes[depth][0])) * slope
-        return norm(concatenate(parts))
+                delta = (delta @ transpose(sizes[depth][..., :-1, :])) * slope
+        return norm(result)
 
     def linearize(self, x: Array) -> Linearization:
         """Return value, gradient and the R-operator HVP on the stored passes."""
-        layers, activations, inputs = self._forward(x)
-        value, delta, state = self._head.linearize(inputs[-1])
-        deltas = [delta]
-        slopes: list[Array] = []
-        bends: list[Array] = []
-        parts = _weight_gradient(activations[-1], delta)
-        for depth in reversed(range(1, len(layers))):
-            first, second = self.activation.derivatives(inputs[depth - 1], activations[depth])
-            pulled = deltas[0] @ transpose(layers[depth][0])
-            slopes.insert(0, first)
-            bends.insert(0, pulled * second)
-            deltas.insert(0, pulled * first)
-            parts[:0] = _weight_gradient(activations[depth - 1], deltas[0])
-
-        def hvp(v: Array) -> Array:
-            tangents = self.layers(v)
-            moved: list[Array] = []  # R{a_l}; R{a_0} = 0
-            inner_moves: list[Array] = []  # R{z_l}
-            for depth, ((W, _), (V, c)) in enumerate(zip(layers, tangents, strict=True)):
-                move = activations[depth] @ V + c
-                if depth:
-                    move = move + moved[-1] @ W
-                inner_moves.append(move)
-                if depth + 1 < len(layers):
-                    moved.append(slopes[depth] * move)
-            change = self._head.curve(state, inner_moves[-1])  # R{δ_L}
-            out: list[Array] = []
-            for depth in reversed(range(len(layers))):
-                weight, bias = _weight_gradient(activations[depth], change)
-                if depth:
-                    extra = transpose(moved[depth - 1]) @ deltas[depth]
-                    weight = weight + namespace(extra).reshape(extra, (*extra.shape[:-2], weight.shape[-1]))
-                out[:0] = [weight, bias]
-                if depth:
-                    W, V = layers[depth][0], tangents[depth][0]
-                    change = (change @ transpose(W) + deltas[depth] @ transpose(V)) * slopes[depth - 1]
-                    change = change + bends[depth - 1] * inner_moves[depth - 1]
-            return concatenate(out)
-
-        return Linearization(value, concatenate(parts), hvp)
+        forward = self._forward(x)
+        value, delta, state = self._head.linearize(forward.z[-1])
+        tangent = Tangent(forward, self._head, state, delta)
+        return Linearization(value, tangent.result, tangent)
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> MultilayerPerceptron:
         """Return the loss of one problem of the batch."""
@@ -276,13 +226,3 @@ def parameter_count(widths: tuple[int, ...]) -> int:
     1761
     """
     return sum(fan_in * fan_out + fan_out for fan_in, fan_out in pairwise(widths))
-
-
-def _weight_gradient(a: Array, delta: Array) -> list[Array]:
-    """Gradient of one layer: aᵀδ flattened, and δ summed over samples."""
-    xp = namespace(delta)
-    matrix = transpose(a) @ delta
-    return [
-        xp.reshape(matrix, (*matrix.shape[:-2], matrix.shape[-2] * matrix.shape[-1])),
-        xp.sum(delta, axis=-2),
-    ]
