@@ -226,9 +226,11 @@ class Solution(Generic[SolverT]):
         i = self.path.index(step)
         solver = self.solver
         names = {f.name for f in dataclasses.fields(solver)} if dataclasses.is_dataclass(solver) else set()
-        for name in ("steps", "max_steps"):
-            if name in names:
-                solver = dataclasses.replace(solver, **{name: step})  # type: ignore[type-var]
+        changes: dict[str, Any] = {name: step for name in ("steps", "max_steps") if name in names}
+        if "record" in names and isinstance(solver.record, tuple):  # type: ignore[attr-defined]
+            changes["record"] = self.path.steps[: i + 1]
+        if changes:
+            solver = dataclasses.replace(solver, **changes)  # type: ignore[type-var]
         path, kept = self.path, slice(0, i + 1)
         steps = self.steps
         return dataclasses.replace(

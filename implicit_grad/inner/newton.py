@@ -61,10 +61,13 @@ class Newton:
         steps = np.zeros(theta.shape[:-1], dtype=np.int64)
         polishing = np.zeros(theta.shape[:-1], dtype=bool)
         active = np.ones(theta.shape[:-1], dtype=bool)
-        cost = Cost(gradients=1)
+        # Sizing the rounding floor of a loss that cannot do it itself takes a product.
+        check = Cost() if hasattr(problem.inner, "gradient_terms") else Cost(hvps=1)
+        cost = Cost(gradients=1) + check
         smallest: Any = np.full(theta.shape[:-1], np.nan)
         for _ in range(self.max_steps):
             met = to_numpy(state.met())
+            cost += check
             active &= np.isfinite(to_numpy(state.residual)) & (to_numpy(state.residual) > 0) & ~(met & polishing)
             polishing |= met
             if not active.any():

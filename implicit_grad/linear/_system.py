@@ -23,6 +23,9 @@ from implicit_grad.linear.operator import Operator, as_operator
 from implicit_grad.results import Cost, Path, Solution, Status, statuses
 
 
+_SMALL = 1e-2
+
+
 class LinearSolver(Protocol):
     """Solve A x = b for symmetric A; one small immutable value per method."""
 
@@ -96,7 +99,8 @@ def verdict(
     """Recompute the residual of the scaled x and say how the solve ended, per problem.
 
     A solve is CONVERGED if the recomputed ‖b − A x‖ ≤ max(rtol ‖b‖, 10·d·eps·(‖A‖‖x‖ + ‖b‖)): nothing
-    smaller than the second can be told from zero in this precision. Without a tolerance (rtol = 0) that
+    smaller than the second can be told from zero in this precision. Where the second is no longer small beside
+    ‖b‖ the matrix is singular to this precision, and it excuses nothing. Without a tolerance (rtol = 0) that
     means an exact solve, and anything else is a spent budget.
 
     `iterates` (steps + 1, ..., d), with their `costs`, become the path; each is judged as the end of its own run.
@@ -142,6 +146,7 @@ class _Ends:
         xp, rhs, rtol = namespace(x), norm(self.system.b), self.rtol
         with np.errstate(over="ignore", invalid="ignore"):
             attainable = 10 * self.system.A.size * epsilon(x) * (self.operator_norm * norm(x) + rhs)
+            attainable = xp.where(attainable < _SMALL * rhs, attainable, xp.zeros_like(attainable))
             met = to_numpy(residual <= xp.where(attainable > rtol * rhs, attainable, rtol * rhs))
         codes = np.full(met.shape, Status.STAGNATED.code)
         spent = np.broadcast_to(spent, met.shape)

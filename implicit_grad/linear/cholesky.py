@@ -86,6 +86,8 @@ class Cholesky:
                 residual = rhs - operator(solution)
                 solution = solution + scipy.linalg.cho_solve(factor, residual, check_finite=False)
             x[index] = solution
+        # Where no factor exists there is nothing to refine.
+        refined = self.refinements if bool(np.isfinite(x).any()) else 0
         found = bool(np.isfinite(smallest).any())
         return verdict(
             system,
@@ -97,6 +99,6 @@ class Cholesky:
             budget=None,
             operator_norm=norms,
             failed={Status.INDEFINITE: negative},
-            cost=system.selection + Cost(hvps=system.A.size + self.refinements + 1),
+            cost=system.selection + Cost(hvps=system.A.size + refined + 1),
             smallest_eigenvalue=smallest if found else None,
         )

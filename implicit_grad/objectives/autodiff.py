@@ -14,7 +14,7 @@ from autograd.tracer import getval, isbox
 
 from implicit_grad import border
 from implicit_grad.backend import Array
-from implicit_grad.errors import ArgumentTypeError, LossError
+from implicit_grad.errors import ArgumentError, ArgumentTypeError, LossError
 from implicit_grad.objectives._protocol import Linearization
 
 
@@ -200,8 +200,16 @@ def flatten(theta: Any) -> tuple[Array, Callable[[Any], Any]]:
         Rebuilds the tree, also inside a traced function.
     """
     cast = _cast_leaves(theta, "theta")
+    if not _holds_array(cast):
+        raise ArgumentError("theta: the parameter tree holds no array")
     vector, unflatten = flatten_with_autograd(cast)
     return border.vector("theta", vector), unflatten
+
+
+def _holds_array(tree: Any) -> bool:
+    if isinstance(tree, dict):
+        return any(map(_holds_array, tree.values()))
+    return any(map(_holds_array, tree)) if isinstance(tree, list | tuple) else True
 
 
 def _cast_leaves(tree: Any, name: str) -> Any:

@@ -1,0 +1,1 @@
+"""Second opinions: nothing in here shares code with the package."""
