@@ -13,6 +13,9 @@ from implicit_grad.linear import CG, LinearSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Estimate, Solution, Status, status_codes, worst_status
 
+_HUGE = 1e100
+"""λ beyond which A is divided by λ: its norm, squared on the way, would overflow."""
+
 
 @dataclass(frozen=True)
 class ImplicitGradient:
@@ -22,7 +25,7 @@ class ImplicitGradient:
               = \nabla L_{\mathrm{test}}(\varphi)
 
     The right-hand side is the *test* loss, the Hessian is of the *train* loss, both at φ (not at θ). The system
-    is divided by max(1, λ): neither tiny nor huge λ overflow, which I + H/λ does. φ enters only through its
+    is divided by λ only where λ > 1e100: neither tiny nor huge λ overflow, which I + H/λ does. φ enters only through its
     value, so any inner solver will do, and the error is first order in ‖φ − φ*‖.
 
     Parameters
@@ -57,8 +60,11 @@ class ImplicitGradient:
         xp = namespace(phi)
         b = problem.outer.gradient(phi)
         lam = problem.lam_like(phi)
-        divisor = xp.where(lam > 1, lam, xp.ones_like(lam))
-        linear = self.linear_solver(problem.curvature(phi).divided(divisor), b)
+        A, divisor = problem.curvature(phi), xp.ones_like(lam)
+        if bool(xp.any(lam > _HUGE)):
+            divisor = xp.where(lam > _HUGE, lam, divisor)
+            A = A.divided(divisor)
+        linear = self.linear_solver(A, b)
         factor = (lam / divisor)[..., None]
         saddle = xp.zeros_like(linear.residual_norm) != 0
         if self.require_minimum:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, dot, epsilon, namespace, norm
+from implicit_grad.backend import Array, add_scaled, dot, epsilon, namespace, norm
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.linear.operator import Operator
 from implicit_grad.results import Cost, Solution, Status
@@ -152,7 +152,7 @@ def conjugate_gradient(
     Problems that are done are frozen by a zero direction: the arithmetic of the others is untouched.
     """
     xp = namespace(r)
-    p, rs = r, dot(r, r)
+    rs = dot(r, r)
     # Below eps² ‖r₀‖ the recurrence moves x by less than rounding; going on would only underflow.
     floor = epsilon(r) ** 4 * rs
     target = xp.where(goal * goal > floor, goal * goal, floor)
@@ -161,29 +161,45 @@ def conjugate_gradient(
     negative, nonfinite = xp.zeros_like(active), xp.zeros_like(active)
     smallest, largest = xp.full_like(rs, float("inf")), xp.zeros_like(rs)
     one, zero = xp.ones_like(rs), xp.zeros_like(rs)
+    x, r, p, scratch = _own(x), _own(r), _own(r), xp.empty_like(r)
     iterations = 0
     with np.errstate(over="ignore", invalid="ignore"):
-        p = xp.where(active[..., None], p, xp.zeros_like(p))
+        _freeze(p, active)
         while iterations < limit and bool(xp.any(active)):
             Ap = apply(p)
             curvature, length = dot(p, Ap), dot(p, p)
             usable = xp.isfinite(curvature)
-            nonfinite = nonfinite | (active & ~usable)
-            negative = negative | (active & (curvature <= 0))
+            nonfinite |= active & ~usable
+            negative |= active & (curvature <= 0)
             quotient = curvature / xp.where(active, length, one)
             smallest = xp.where(active & (quotient < smallest), quotient, smallest)
             largest = xp.where(active & (quotient > largest), quotient, largest)
             active = active & usable & (curvature > 0)
             alpha = xp.where(active, rs / xp.where(active, curvature, one), zero)
-            x = x + alpha[..., None] * p
-            r = r - alpha[..., None] * Ap
+            add_scaled(x, alpha, p, scratch)
+            add_scaled(r, -alpha, Ap, scratch)
             new = dot(r, r)
-            steps = steps + xp.astype(active, xp.int64)
+            steps += xp.astype(active, xp.int64)
             iterations += 1
             if iterates is not None:
-                iterates.append(x)
+                iterates.append(_own(x))
             active = active & (new > target)
             beta = xp.where(active, new / xp.where(active, rs, one), zero)
-            p = xp.where(active[..., None], r + beta[..., None] * p, xp.zeros_like(p))
+            p *= beta[..., None]
+            p += r
+            _freeze(p, active)
             rs = new
     return _Run(x, steps, iterations, negative, nonfinite, smallest, largest)
+
+
+def _own(x: Array) -> Array:
+    return namespace(x).asarray(x, copy=True)
+
+
+def _freeze(p: Array, active: Array) -> None:
+    """Set the direction of finished problems to zero; a product with a mask would keep their NaN."""
+    if isinstance(p, np.ndarray):
+        if not active.all():
+            p[~active] = 0
+    else:
+        p[...] = namespace(p).where(active[..., None], p, namespace(p).zeros_like(p))
