@@ -13,9 +13,6 @@ from implicit_grad.linear import CG, LinearSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Estimate, Solution, Status, status_codes, worst_status
 
-_HUGE = 1e100
-"""λ beyond which A is divided by λ: its norm, squared on the way, would overflow."""
-
 
 @dataclass(frozen=True)
 class ImplicitGradient:
@@ -25,7 +22,7 @@ class ImplicitGradient:
               = \nabla L_{\mathrm{test}}(\varphi)
 
     The right-hand side is the *test* loss, the Hessian is of the *train* loss, both at φ (not at θ). The system
-    is divided by λ only where λ > 1e100: neither tiny nor huge λ overflow, which I + H/λ does. φ enters only through its
+    is divided by λ only where λ² would near overflow: neither tiny nor huge λ overflow, which I + H/λ does. φ enters only through its
     value, so any inner solver will do, and the error is first order in ‖φ − φ*‖.
 
     Parameters
@@ -61,8 +58,9 @@ class ImplicitGradient:
         b = problem.outer.gradient(phi)
         lam = problem.lam_like(phi)
         A, divisor = problem.curvature(phi), xp.ones_like(lam)
-        if bool(xp.any(lam > _HUGE)):
-            divisor = xp.where(lam > _HUGE, lam, divisor)
+        huge = lam > float(xp.finfo(phi.dtype).max) ** (1 / 3)
+        if bool(xp.any(huge)):
+            divisor = xp.where(huge, lam, divisor)
             A = A.divided(divisor)
         linear = self.linear_solver(A, b)
         factor = (lam / divisor)[..., None]
