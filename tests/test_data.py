@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
+import logging
+import os
 import pickle
 import shutil
 import sys
@@ -360,6 +362,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["x.npz"]
 
 
+def test_the_new_file_is_on_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+    target = write_packed(small_set(), tmp_path / "x.npz")
+    old, synced = target.read_bytes(), []
+
+    def fsync(descriptor: int) -> None:
+        assert target.read_bytes() == old
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_packed(small_set(2), target)
+    assert synced == [target.stat().st_size]
+
+
 # Packing
 
 
@@ -504,7 +519,7 @@ def archives_of(server: Server, folder: Path) -> tuple[Archive, ...]:
     )
 
 
-def test_fetching_downloads_once_verifies_and_packs(alone, server, capfd):
+def test_fetching_downloads_once_verifies_and_packs(alone, server):
     www = alone / "www"
     archives = archives_of(server, www)
     content = read_packed(pack_omniglot(sorted(www.iterdir()), alone / "wanted.npz")).sha256()
@@ -520,7 +535,26 @@ def test_fetching_downloads_once_verifies_and_packs(alone, server, capfd):
     fetched.write_bytes(b"damaged")  # packed anew from the archives that are there
     assert read_packed(fetch_omniglot(archives=archives, content_sha256=content)).sha256() == content
     assert len(server.asked) == 2
-    assert capfd.readouterr() == ("", "")
+
+
+def test_fetching_is_quiet(alone, server):
+    import pooch
+
+    notes: list[str] = []
+    listener = logging.Handler()
+    listener.emit = lambda record: notes.append(record.getMessage())
+    logger = pooch.get_logger()  # pooch's own, outside the tree of loggers
+    level = logger.level
+    logger.addHandler(listener)
+    try:
+        with pytest.raises(CorruptData):
+            fetch_omniglot(archives=archives_of(server, alone / "www"))
+        assert not notes
+        logger.info("still heard afterwards")
+        assert notes == ["still heard afterwards"]
+        assert logger.level == level
+    finally:
+        logger.removeHandler(listener)
 
 
 def test_fetching_into_a_folder_of_ones_own(alone, server):

@@ -391,17 +391,22 @@ def test_both_halves_have_the_same_parameters_and_covariance(dim, seed, log10_co
     assert np.all(np.abs(X_test @ w - y_test) <= 64 * dim * U * condition**0.5 * scale)
 
 
-def test_test_features_have_the_train_covariance_and_noise_its_size():
-    source = RandomRidge(4, 6, 20_000, 50.0, noise=0.5)
+def test_test_features_have_the_train_covariance():
+    source = RandomRidge(4, 6, 20_000, 50.0)
     problem = source.sample(np.random.default_rng(43), tasks=1, lam=0.3)
-    X, _, X_test, y_test = (part[0] for part in arrays(problem))
-    train, test = X.T @ X / 6, X_test.T @ X_test / 20_000
+    train, test = problem.inner.X[0].T @ problem.inner.X[0] / 6, problem.outer.X[0].T @ problem.outer.X[0] / 20_000
     # Whitened, the sample covariance is I up to about 2·√(d/m).
     root = np.linalg.cholesky(train)
     white = np.linalg.solve(root, np.linalg.solve(root, test).T)
     assert np.linalg.norm(white - np.eye(4), 2) <= 4 * (4 / 20_000) ** 0.5
-    w = np.linalg.lstsq(X_test, y_test, rcond=None)[0]
-    assert abs(np.std(X_test @ w - y_test) / 0.5 - 1) <= 5 / (2 * 20_000) ** 0.5
+
+
+def test_noise_has_the_size_asked_for():
+    problem = RandomRidge(4, 5000, 5000, noise=0.5).sample(np.random.default_rng(89), tasks=1, lam=0.3)
+    for half in (problem.inner, problem.outer):
+        X, y = half.X[0], half.y[0]
+        residual = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+        assert abs(np.std(residual) / 0.5 - 1) <= 5 / (2 * 5000) ** 0.5
 
 
 # Sine waves
@@ -420,6 +425,9 @@ def test_sine_waves_are_those_of_the_paper():
         assert np.all(np.abs(a * np.sin(x_test) + b * np.cos(x_test) - y_test) <= tolerance)
         amplitudes.append(np.hypot(a, b))
         phases.append(np.arctan2(-b, a))
+    slack = 64 * U * 5 * 10
+    assert min(amplitudes) >= 0.1 - slack
+    assert min(phases) >= -slack
     inputs = arrays(problem)[0].ravel()
     for values, low, high in ((amplitudes, 0.1, 5.0), (phases, 0.0, np.pi), (inputs, -5.0, 5.0)):
         assert scipy.stats.kstest(values, scipy.stats.uniform(low, high - low).cdf).pvalue > 1e-3
