@@ -22,7 +22,6 @@ from implicit_grad.backend import (
 from implicit_grad.linear.operator import Operator, as_operator
 from implicit_grad.results import Cost, Path, Solution, Status, statuses
 
-
 _SMALL = 1e-2
 
 

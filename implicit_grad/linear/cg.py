@@ -37,8 +37,9 @@ class CG:
 
     Notes
     -----
-    Each step costs one product with A, and the final residual another. Where pᵀAp ≤ 0 the matrix is not
-    positive definite: that problem keeps the iterate before p and is `INDEFINITE`, its neighbours go on.
+    Each step costs one product with A, and the final residual another. Where pᵀAp ≤ eps ‖A‖ pᵀp the matrix is
+    not positive definite in this precision: that problem keeps the iterate before p and is `INDEFINITE`, its
+    neighbours go on.
     `Solution.smallest_eigenvalue` is the smallest Rayleigh quotient met, an upper bound of λ_min(A).
 
     Examples
@@ -170,11 +171,14 @@ def conjugate_gradient(
             curvature, length = dot(p, Ap), dot(p, p)
             usable = xp.isfinite(curvature)
             nonfinite |= active & ~usable
-            negative |= active & (curvature <= 0)
             quotient = curvature / xp.where(active, length, one)
             smallest = xp.where(active & (quotient < smallest), quotient, smallest)
             largest = xp.where(active & (quotient > largest), quotient, largest)
-            active = active & usable & (curvature > 0)
+            # Rounding in pᵀAp is as large as eps ‖A‖ pᵀp: below it the sign is not known, and a step along p
+            # would be rounding blown up.
+            positive = quotient > epsilon(r) * largest
+            negative |= active & usable & ~positive
+            active = active & usable & positive
             alpha = xp.where(active, rs / xp.where(active, curvature, one), zero)
             add_scaled(x, alpha, p, scratch)
             add_scaled(r, -alpha, Ap, scratch)

@@ -119,7 +119,8 @@ class _Watch:
         if length > 0 and np.isfinite(curvature):
             self.smallest = min(self.smallest, curvature / length)
             self.largest = max(self.largest, curvature / length)
-            if curvature <= 0:
+            # The same threshold as in CG: below it the sign is rounding.
+            if curvature <= float(np.finfo(p.dtype).eps) * self.largest * length:
                 self.negative = True
                 raise _Indefinite
         return Ap
