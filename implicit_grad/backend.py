@@ -69,6 +69,22 @@ def add_scaled(y: Array, alpha: Array, x: Array, scratch: Array) -> None:
 
 def norm(x: Array) -> Array:
     """Euclidean norm over the last axis, safe from underflow and overflow: `(..., d) -> (...)`."""
+    if not isinstance(x, np.ndarray):
+        return _scaled_norm(x)
+    info = np.finfo(x.dtype)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        square = np.vecdot(x, x)
+        length = np.sqrt(square)
+    # Within these bounds no term that matters was lost to under- or overflow; the few others are scaled first.
+    rare = ~((square > info.tiny / info.eps**2) & (square < info.max * info.eps))
+    if not np.any(rare):
+        return length
+    length = np.asarray(length)
+    length[rare] = _scaled_norm(x[rare])
+    return length[()]
+
+
+def _scaled_norm(x: Array) -> Array:
     xp = namespace(x)
     scale = xp.max(xp.abs(x), axis=-1)
     safe = xp.where((scale > 0) & xp.isfinite(scale), scale, xp.ones_like(scale))

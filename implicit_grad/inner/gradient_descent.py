@@ -106,17 +106,19 @@ class GradientDescent:
         alpha, extra = self._step_sizes(problem, theta)
         lam = problem.lam_like(theta)[..., None]
         kept = self.kept_steps
-        wanted, points, norms, lives, sizes = frozenset(kept), [], [], [], []
+        points = xp.empty((len(kept), *phi.shape), dtype=phi.dtype)
+        norms, lives, sizes = [], [], []
         alive = xp.isfinite(alpha)
         taken = xp.zeros(alpha.shape, dtype=xp.int64)
         first = None
         with np.errstate(over="ignore", invalid="ignore"):
             for step in range(self.steps + 1):
                 loss_gradient = problem.inner.gradient(phi)
-                pull = lam * (phi - theta)
+                pull = phi - theta
+                pull *= lam
                 gradient = loss_gradient + pull if self.proximal else loss_gradient
-                if step in wanted:
-                    points.append(phi)
+                if len(sizes) < len(kept) and step == kept[len(sizes)]:
+                    points[len(sizes), ...] = phi
                     lives.append(alive)
                     sizes.append(norm(gradient))
                     norms.append(sizes[-1] if self.proximal else norm(loss_gradient + pull))
@@ -126,9 +128,8 @@ class GradientDescent:
                     break
                 moved = phi - alpha[..., None] * gradient
                 # One bad problem is frozen at its last finite iterate; its neighbours go on.
-                finite = xp.isfinite(xp.sum(moved, axis=-1))
-                alive = alive & finite
-                phi = xp.where(alive[..., None], moved, phi)
+                alive = alive & xp.isfinite(xp.sum(moved, axis=-1))
+                phi = moved if bool(xp.all(alive)) else xp.where(alive[..., None], moved, phi)
                 taken = taken + xp.astype(alive, xp.int64)
             residual = norm(loss_gradient + pull)
             final = norm(gradient)
@@ -136,7 +137,7 @@ class GradientDescent:
         if kept:
             path = Path(
                 kept,
-                xp.stack(points, axis=0),
+                points,
                 xp.stack(norms, axis=0),
                 alpha,
                 codes=_codes(xp.stack(lives, axis=0), first, xp.stack(sizes, axis=0)),
@@ -156,7 +157,7 @@ class GradientDescent:
         if not isinstance(theta, np.ndarray):
             return
         kept, available = len(self.kept_steps), physical_memory()
-        needed = 2 * kept * theta.nbytes  # once in a list and once stacked
+        needed = kept * theta.nbytes
         if available is not None and needed > available:
             raise ArgumentError(
                 f"record: {kept} iterates of shape {theta.shape} need {needed / 2**30:.3g} GiB, more than the "
