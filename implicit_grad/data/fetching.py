@@ -115,10 +115,17 @@ def _download(archive: Archive, folder: Path) -> Path:
 
 @contextmanager
 def _quiet(logger: Any) -> Iterator[None]:
-    """Keep pooch's progress notes off the terminal: a library does not print."""
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Keep pooch's progress notes off the terminal: a library does not print.
+
+    A filter, not a level: pooch's logger stands outside the tree of loggers, where what a level once decided is
+    cached for good.
+    """
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    logger.addFilter(is_warning)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(is_warning)
