@@ -1,0 +1,15 @@
+"""Hypothesis profiles: `ci` repeats the same examples everywhere, `nightly` looks for new ones.
+
+Choose with the environment variable HYPOTHESIS_PROFILE.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Machines are shared: how long an example takes says nothing about the law.
+_CALM = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
+
+settings.register_profile("ci", derandomize=True, max_examples=30, **_CALM)
+settings.register_profile("nightly", derandomize=False, max_examples=500, **_CALM)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
