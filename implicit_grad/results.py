@@ -77,6 +77,28 @@ _OK = np.array([status.ok for status in STATUSES])
 
 
 @dataclass(frozen=True)
+class Card:
+    """What a method costs and when it fails, in the words of the README's tables, which are generated from these.
+
+    Attributes
+    ----------
+    cost : str
+        Products and gradients after the inner solve.
+    memory : str
+        Numbers kept for one problem, beyond a few vectors.
+    error : str
+        Order of the error.
+    fails : str
+        The failure mode.
+    """
+
+    cost: str
+    memory: str
+    error: str
+    fails: str
+
+
+@dataclass(frozen=True)
 class Cost:
     """Oracle calls made for each problem of the batch; the batch makes them together.
 
