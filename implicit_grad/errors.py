@@ -61,6 +61,10 @@ class ConvergenceError(ImplicitGradError, ArithmeticError):
         super().__init__(message)
         self.solution = solution
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are rebuilt from `args`, which hold the message only: a worker process needs both.
+        return type(self), (str(self), self.solution)
+
 
 class IndefiniteError(ConvergenceError):
     """The curvature A = H + λI is not positive definite, so φ is no strict minimum."""

@@ -51,7 +51,7 @@ def test_a_singular_matrix_is_never_a_success(refinements):
 
 
 def test_refinement_uses_the_operator_itself():
-    """An operator whose dense copy holds seven digits only: three refinements by its own products restore the rest."""
+    """A dense copy that holds seven digits: three refinements by the products themselves restore the rest."""
     A, b = spd(33, 8, 1e2)
     coarse = A.astype(np.float32).astype(float)
     operator = Operator(lambda v: v @ (coarse if v.ndim > 1 else A), (), 8, A, stacks=True)

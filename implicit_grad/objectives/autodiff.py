@@ -81,7 +81,8 @@ class Autodiff:
         try:
             value = self._call(x)
         except TypeError as error:
-            if "float" in str(error) and "Box" in str(error):
+            text = str(error)
+            if "Box" in text and text.startswith(("float()", "int()", "complex()")):
                 raise LossError(
                     "f: the loss converts a traced value with float() or int(); keep it an autograd.numpy value"
                 ) from error
