@@ -77,7 +77,7 @@ def check_law_16(make: Any, spec: SpdSpec) -> None:
     holds(not points[0].any(), "law 16: x₀ = 0")
     errors, sizes = norm(points - x, axis=-1), norm(points, axis=-1)
     at_most(errors[1:], errors[:-1], 64 * spec.size * UNIT * spec.kappa * norm(x), "law 16: 2-norm error")
-    smearing = max(4 * UNIT**0.5, 64 * spec.size * UNIT * spec.kappa)
+    smearing = max(8 * spec.size * UNIT**0.5, 64 * spec.size * UNIT * spec.kappa)
     at_most(sizes[:-1], sizes[1:], smearing * norm(x), "law 16: ‖x_k‖")
 
 
