@@ -27,6 +27,7 @@ from implicit_grad.linear import Cholesky as Cholesky
 from implicit_grad.linear import LinearSolver as LinearSolver
 from implicit_grad.linear import Operator as Operator
 from implicit_grad.linear import ScipyCG as ScipyCG
+from implicit_grad.linear import Woodbury as Woodbury
 from implicit_grad.linear import extreme_eigenvalues as extreme_eigenvalues
 from implicit_grad.objectives import Autodiff as Autodiff
 from implicit_grad.objectives import LeastSquares as LeastSquares

@@ -58,7 +58,7 @@ def dot(x: Array, y: Array) -> Array:
 
 
 def add_scaled(y: Array, alpha: Array, x: Array, scratch: Array) -> None:
-    """y ← y + α x in place, one α per problem, through a work array like y."""
+    """Add in place, y ← y + α x, one α per problem, through a work array like y."""
     if isinstance(y, np.ndarray):
         # Fresh temporaries of this size cost more in page faults than the arithmetic does.
         np.multiply(alpha[..., None], x, out=scratch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -153,8 +154,22 @@ class BilevelProblem:
             one = self.select(index, shape)
             return one.operator(one.inner.linearize(point), point, proximal=proximal)
 
-        selection = Cost(gradients=1)
-        return Operator(apply, shape, int(phi.shape[-1]), phi, stacks=True, selector=selector, selection=selection)
+        shift = lam if proximal else namespace(phi).zeros_like(lam)
+        assemble = None
+        if linearization.hessian is not None:
+            assemble = partial(_plus_diagonal, linearization.hessian, shift)
+        return Operator(
+            apply,
+            shape,
+            int(phi.shape[-1]),
+            phi,
+            stacks=True,
+            selector=selector,
+            selection=Cost(gradients=1),
+            shift=shift,
+            assemble=assemble,
+            factor=linearization.factor,
+        )
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> BilevelProblem:
         """Return one problem of a batch of shape `batch_shape`."""
@@ -173,6 +188,13 @@ class BilevelProblem:
             loss.on_tree(unflatten) if isinstance(loss, Autodiff) else loss for loss in (self.inner, self.outer)
         ]
         return BilevelProblem(losses[0], losses[1], self.lam)
+
+
+def _plus_diagonal(hessian: Callable[[], Array], shift: Array) -> Array:
+    """Return H + σI."""
+    H = hessian()
+    xp = namespace(H)
+    return H + shift[..., None, None] * xp.eye(H.shape[-1], dtype=H.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -111,6 +111,8 @@ class Cost:
         Hessian-vector products, the d products of a dense Hessian among them.
     values : int
         Loss values without a gradient (line searches, derivative-free solvers).
+    hessians : int
+        Hessians assembled from a loss's structure, without products.
     peak_bytes : int or None
         Peak of newly allocated memory, where it was measured.
     """
@@ -118,6 +120,7 @@ class Cost:
     gradients: int = 0
     hvps: int = 0
     values: int = 0
+    hessians: int = 0
     peak_bytes: int | None = None
 
     def __add__(self, other: Cost) -> Cost:
@@ -126,6 +129,7 @@ class Cost:
             self.gradients + other.gradients,
             self.hvps + other.hvps,
             self.values + other.values,
+            self.hessians + other.hessians,
             max(peaks) if peaks else None,
         )
 

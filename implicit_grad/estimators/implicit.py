@@ -22,8 +22,8 @@ class ImplicitGradient:
               = \nabla L_{\mathrm{test}}(\varphi)
 
     The right-hand side is the *test* loss, the Hessian is of the *train* loss, both at φ (not at θ). The system
-    is divided by λ only where λ² would near overflow: neither tiny nor huge λ overflow, which I + H/λ does. φ enters only through its
-    value, so any inner solver will do, and the error is first order in ‖φ − φ*‖.
+    is divided by λ only where λ² would near overflow: neither tiny nor huge λ overflow, which I + H/λ does. φ
+    enters only through its value, so any inner solver will do, and the error is first order in ‖φ − φ*‖.
 
     Parameters
     ----------

@@ -107,7 +107,9 @@ class GradientDescent:
         lam = problem.lam_like(theta)[..., None]
         kept = self.kept_steps
         points = xp.empty((len(kept), *phi.shape), dtype=phi.dtype)
-        norms, lives, sizes = [], [], []
+        norms: list[Array] = []
+        lives: list[Array] = []
+        sizes: list[Array] = []
         alive = xp.isfinite(alpha)
         taken = xp.zeros(alpha.shape, dtype=xp.int64)
         first = None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 
 from implicit_grad import border
 from implicit_grad.backend import Array, namespace, norm
@@ -105,6 +104,8 @@ class ScipyMinimize:
         )
 
     def _minimize(self, run: _Run, start: Array) -> Any:
+        from scipy.optimize import minimize
+
         options = {"maxiter": self.max_steps, **dict(self.options)}
         derivatives: dict[str, Callable[..., Any]] = {}
         if self.method not in _DERIVATIVE_FREE:

@@ -7,3 +7,4 @@ from implicit_grad.linear.lanczos import extreme_eigenvalues as extreme_eigenval
 from implicit_grad.linear.operator import Operator as Operator
 from implicit_grad.linear.operator import as_operator as as_operator
 from implicit_grad.linear.scipy_cg import ScipyCG as ScipyCG
+from implicit_grad.linear.woodbury import Woodbury as Woodbury

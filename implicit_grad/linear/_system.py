@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -170,4 +170,4 @@ def _broadcast(A: Operator, shape: tuple[int, ...]) -> Operator:
         own = index[len(shape) - len(A.batch_shape) :]
         return A.select(tuple(0 if n == 1 else i for i, n in zip(own, A.batch_shape, strict=True)))
 
-    return Operator(A.apply, shape, A.size, A.like, A.stacks, selector, A.selection)
+    return replace(A, batch_shape=shape, selector=selector)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from implicit_grad import border
 from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import prepare, verdict
+from implicit_grad.linear.operator import Operator
 from implicit_grad.results import Cost, Solution, Status
 
 
@@ -75,17 +75,11 @@ class Cholesky:
             if not np.isfinite(matrix).all():
                 continue
             norms[index] = np.abs(matrix).sum(axis=-1).max()
-            try:
-                factor = scipy.linalg.cho_factor(matrix, lower=True, check_finite=False)
-            except np.linalg.LinAlgError:
-                negative[index] = True
-                smallest[index] = scipy.linalg.eigvalsh(matrix, subset_by_index=[0, 0], check_finite=False)[0]
-                continue
-            solution = scipy.linalg.cho_solve(factor, rhs, check_finite=False)
-            for _ in range(self.refinements):
-                residual = rhs - operator(solution)
-                solution = solution + scipy.linalg.cho_solve(factor, residual, check_finite=False)
-            x[index] = solution
+            factor = _factor(matrix)
+            if factor is None:
+                negative[index], smallest[index] = True, _smallest_eigenvalue(matrix)
+            else:
+                x[index] = self._solve(factor, operator, rhs)
         # Where no factor exists there is nothing to refine.
         refined = self.refinements if bool(np.isfinite(x).any()) else 0
         found = bool(np.isfinite(smallest).any())
@@ -99,6 +93,32 @@ class Cholesky:
             budget=None,
             operator_norm=norms,
             failed={Status.INDEFINITE: negative},
-            cost=system.selection + Cost(hvps=system.A.size + refined + 1),
+            cost=system.selection + system.A.dense_cost + Cost(hvps=refined + 1),
             smallest_eigenvalue=smallest if found else None,
         )
+
+    def _solve(self, factor: Any, operator: Operator, b: Array) -> Array:
+        # SciPy's linear algebra takes a quarter of a second to import: only once it is needed.
+        from scipy.linalg import cho_solve
+
+        x = cho_solve(factor, b, check_finite=False)
+        for _ in range(self.refinements):
+            x = x + cho_solve(factor, b - operator(x), check_finite=False)
+        return x
+
+
+def _factor(matrix: Array) -> Any:
+    """Cholesky factor, or None where there is none."""
+    from scipy.linalg import cho_factor
+
+    try:
+        # The transpose of a symmetric C-ordered array is itself in LAPACK's order: no copy but the factor's own.
+        return cho_factor(matrix.T, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return None
+
+
+def _smallest_eigenvalue(matrix: Array) -> float:
+    from scipy.linalg import eigvalsh
+
+    return float(eigvalsh(matrix, subset_by_index=[0, 0], check_finite=False)[0])

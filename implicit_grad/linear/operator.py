@@ -11,6 +11,7 @@ import numpy as np
 from implicit_grad import border
 from implicit_grad.backend import Array, broadcast_shapes, namespace, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
+from implicit_grad.objectives import LowRank
 from implicit_grad.results import Cost
 
 _DENSE_CHUNK = 2**22
@@ -37,6 +38,12 @@ class Operator:
         `index → Operator` of one problem.
     selection : Cost
         What selecting a problem costs it: a fresh linearisation where A is a Hessian.
+    shift : (...) array, optional
+        σ, where A is known to be H + σI with a meaningful H.
+    assemble : callable, optional
+        Returns A as an array from its structure, cheaper than d products.
+    factor : LowRank, optional
+        F with A = FᵀF + σI.
     """
 
     apply: Callable[[Array], Array]
@@ -46,13 +53,24 @@ class Operator:
     stacks: bool = False
     selector: Callable[[tuple[int, ...]], Operator] | None = None
     selection: Cost = field(default_factory=Cost)
+    shift: Array | None = None
+    assemble: Callable[[], Array] | None = None
+    factor: LowRank | None = None
 
     def __call__(self, v: Array) -> Array:
         """Return A v."""
         return self.apply(v)
 
+    @property
+    def dense_cost(self) -> Cost:
+        """What `dense` costs."""
+        return Cost(hvps=self.size) if self.assemble is None else Cost(hessians=1)
+
     def dense(self) -> Array:
-        """Return A as an array `(..., d, d)`, symmetrised: d products, in chunks."""
+        """Return A as an array `(..., d, d)`, symmetrised: assembled, or by d products in chunks."""
+        if self.assemble is not None:
+            matrix = self.assemble()
+            return namespace(matrix).broadcast_to(matrix, (*self.batch_shape, self.size, self.size))
         xp, d = namespace(self.like), self.size
         eye = xp.eye(d, dtype=self.like.dtype)
         ones = (1,) * len(self.batch_shape)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, cg
 
 from implicit_grad import border
 from implicit_grad.backend import Array, namespace
@@ -126,6 +125,8 @@ class _Watch:
         return Ap
 
     def solve(self, b: Array, max_steps: int, rtol: float) -> None:
+        from scipy.sparse.linalg import LinearOperator, cg
+
         if max_steps == 0 or not b.any():
             return
         # SciPy divides 0/0 after exact convergence with rtol = 0, so it always gets a positive tolerance.

@@ -1,6 +1,7 @@
 """Losses as smooth functions: value, gradient and cheap Hessian-vector products."""
 
 from implicit_grad.objectives._protocol import Linearization as Linearization
+from implicit_grad.objectives._protocol import LowRank as LowRank
 from implicit_grad.objectives._protocol import SmoothFunction as SmoothFunction
 from implicit_grad.objectives.autodiff import Autodiff as Autodiff
 from implicit_grad.objectives.least_squares import LeastSquares as LeastSquares

@@ -10,6 +10,27 @@ from implicit_grad.backend import Array
 from implicit_grad.errors import ArgumentError
 
 
+class LowRank(Protocol):
+    """F (r, d) with H = FᵀF, one per problem of the batch; known by its products, never as an array."""
+
+    @property
+    def rank(self) -> int:
+        """Number r of rows."""
+        ...
+
+    def apply(self, v: Array) -> Array:
+        """Return F v: `(..., d) → (..., r)`."""
+        ...
+
+    def adjoint(self, w: Array) -> Array:
+        """Return Fᵀ w: `(..., r) → (..., d)`."""
+        ...
+
+    def gram(self) -> Array:
+        """Return F Fᵀ: `(..., r, r)`."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Linearization:
     """A loss linearised at one point x.
@@ -22,11 +43,17 @@ class Linearization:
         ∇f(x).
     hvp : callable
         v ↦ ∇²f(x) v. `v` may carry further leading axes before those of x; all of them go through at once.
+    hessian : callable, optional
+        Assembles ∇²f(x) `(..., d, d)` from the loss's structure, where that is cheaper than d products.
+    factor : LowRank, optional
+        F with ∇²f(x) = FᵀF and few rows, for losses linear in their parameters.
     """
 
     value: Array
     gradient: Array
     hvp: Callable[[Array], Array]
+    hessian: Callable[[], Array] | None = None
+    factor: LowRank | None = None
 
 
 @runtime_checkable

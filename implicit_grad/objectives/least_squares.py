@@ -8,6 +8,7 @@ from typing import Any
 from implicit_grad import border
 from implicit_grad.backend import Array, broadcast_shapes, dot, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError
+from implicit_grad.objectives._low_rank import ScaledRows
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
 from implicit_grad.objectives._samples import check_batch, features, largest_gram_eigenvalue, same_dtype
 
@@ -99,7 +100,11 @@ class LeastSquares:
         def hvp(v: Array) -> Array:
             return self._pull((self.X @ v[..., None])[..., 0])
 
-        return Linearization(0.5 * dot(r, r) / self.X.shape[-2], self._pull(r), hvp)
+        value = 0.5 * dot(r, r) / self.X.shape[-2]
+        return Linearization(value, self._pull(r), hvp, self._hessian, ScaledRows(self.X))
+
+    def _hessian(self) -> Array:
+        return transpose(self.X) @ self.X / self.X.shape[-2]
 
     def curvature_bound(self) -> Array:
         """Return λ_max(XᵀX)/n: the Hessian's largest eigenvalue, everywhere."""

@@ -9,6 +9,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, broadcast_shapes, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives._heads import CrossEntropyHead, one_hot
+from implicit_grad.objectives._low_rank import ClassRows
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
 from implicit_grad.objectives._samples import check_batch, features, largest_gram_eigenvalue
 
@@ -106,7 +107,8 @@ class SoftmaxCrossEntropy:
         def hvp(v: Array) -> Array:
             return self._pull(self._head.curve(state, self._outputs(v)))
 
-        return Linearization(value, self._pull(delta), hvp)
+        factor = ClassRows(self.X, state[0])
+        return Linearization(value, self._pull(delta), hvp, factor.hessian, factor)
 
     def curvature_bound(self) -> Array:
         """Return ½ λ_max(XᵀX)/n, since ‖diag(p) − p pᵀ‖ ≤ ½ (Böhning 1992)."""
