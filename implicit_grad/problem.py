@@ -113,7 +113,7 @@ class BilevelProblem:
         xp = namespace(theta)
         with np.errstate(over="ignore", under="ignore"):
             lam = self.lam_like(theta)
-            pull = 2 * lam * norm(theta)
+            pull = lam * (2 * norm(theta))
         if not bool(xp.all(lam > 0) & xp.all(xp.isfinite(pull))):
             raise ArgumentError(
                 f"lam: λ or λ·‖θ‖ leaves the range of {theta.dtype}; it is lost to rounding beside the loss, or "

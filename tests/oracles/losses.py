@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,11 @@ class Counting:
             self._count("hvps", x.shape[:-1], v.shape[:-1])
             return at.hvp(v)
 
-        return Linearization(at.value, at.gradient, hvp)
+        def hessian() -> Any:
+            self._count("hessians", x.shape[:-1])
+            return at.hessian()
+
+        return replace(at, hvp=hvp, hessian=None if at.hessian is None else hessian)
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> Counting:
         return Counting(self.loss.select(index, batch_shape), self.calls)
