@@ -35,7 +35,7 @@ class ScipyMinimize:
     rtol : float
         `CONVERGED` means ‖∇_φ G‖ ≤ rtol · (‖∇L(φ)‖ + λ(‖φ‖ + ‖θ‖)).
     max_steps : int
-        Passed as `maxiter`.
+        Passed as `maxiter` (to TNC, which has none, as `maxfun`).
     options : tuple of (str, value) pairs
         Further SciPy options, such as `(("gtol", 1e-12),)`; a tuple keeps the solver hashable.
 
@@ -82,7 +82,8 @@ class ScipyMinimize:
             if result is not None:
                 phi[index] = result.x
                 steps[index] = result.get("nit", result.nfev)
-                limited[index] = not result.success and steps[index] >= self.max_steps
+                spent = result.nfev if self._limit == "maxfun" else steps[index]
+                limited[index] = not result.success and spent >= self.max_steps
             values, gradients, hvps = (
                 max(values, run.values),
                 max(gradients, run.gradients),
@@ -103,10 +104,15 @@ class ScipyMinimize:
             cost=Cost(gradients=gradients + 1, hvps=hvps, values=values),
         )
 
+    @property
+    def _limit(self) -> str:
+        # TNC limits evaluations, and only warns of an unknown `maxiter`.
+        return "maxfun" if self.method == "TNC" else "maxiter"
+
     def _minimize(self, run: _Run, start: Array) -> Any:
         from scipy.optimize import minimize
 
-        options = {"maxiter": self.max_steps, **dict(self.options)}
+        options = {self._limit: self.max_steps, **dict(self.options)}
         derivatives: dict[str, Callable[..., Any]] = {}
         if self.method not in _DERIVATIVE_FREE:
             derivatives["jac"] = run.gradient
