@@ -62,7 +62,7 @@ def test_what_they_ask_of_the_loss_is_counted_by_class():
 
 def test_the_step_limit_is_reported():
     scene = scenes.softmax(1e-3)
-    for method, steps in (("BFGS", 1), ("L-BFGS-B", 2), ("Nelder-Mead", 3), ("BFGS", 0)):
+    for method, steps in (("BFGS", 1), ("L-BFGS-B", 2), ("Nelder-Mead", 3), ("TNC", 2), ("BFGS", 0)):
         solution = ScipyMinimize(method, 1e-9, steps)(scene.problem, scene.theta)
         assert solution.status is Status.MAX_STEPS
         assert solution.steps <= steps
@@ -74,7 +74,7 @@ def test_scipys_own_success_is_not_believed():
     scene = scenes.softmax(0.02)
     solution = ScipyMinimize("BFGS", 1e-9, options=(("gtol", 1e-1),))(scene.problem, scene.theta)
     assert solution.status is Status.STAGNATED
-    assert ScipyMinimize("BFGS", 0.5, options=(("gtol", 1e-1),))(scene.problem, scene.theta).ok
+    assert solution.steps < 1000
 
 
 def test_a_batch_is_its_problems():
