@@ -133,6 +133,16 @@ class Cost:
             max(peaks) if peaks else None,
         )
 
+    def times(self, count: int) -> Cost:
+        """Return what `count` such runs cost: the calls add up, the peak does not."""
+        return Cost(
+            self.gradients * count,
+            self.hvps * count,
+            self.values * count,
+            self.hessians * count,
+            self.peak_bytes,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Path:
@@ -151,6 +161,8 @@ class Path:
         `Status.code` of a run that would have ended at each kept step.
     costs : tuple of Cost
         What such a run would have cost, leaving out what recording costs.
+    starts_at_theta : bool
+        Whether the run began at θ, so that its first point moves with θ.
     """
 
     steps: tuple[int, ...]
@@ -159,6 +171,7 @@ class Path:
     step_size: Array | None = None
     codes: np.ndarray[Any, Any] | None = None
     costs: tuple[Cost, ...] = ()
+    starts_at_theta: bool = True
 
     def index(self, step: int) -> int:
         """Return the position of `step`.

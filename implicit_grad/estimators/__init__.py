@@ -1,7 +1,11 @@
 """Meta-gradient estimators: functions of a problem, θ and an inner solution."""
 
+from implicit_grad.estimators.checkpointed import CheckpointedGradient as CheckpointedGradient
+from implicit_grad.estimators.contrastive import ContrastiveGradient as ContrastiveGradient
 from implicit_grad.estimators.first_order import FirstOrderGradient as FirstOrderGradient
+from implicit_grad.estimators.forward_mode import ForwardModeGradient as ForwardModeGradient
 from implicit_grad.estimators.implicit import ImplicitGradient as ImplicitGradient
+from implicit_grad.estimators.lambda_path import LambdaPath as LambdaPath
 from implicit_grad.estimators.meta_gradient import EXACT as EXACT
 from implicit_grad.estimators.meta_gradient import Estimator as Estimator
 from implicit_grad.estimators.meta_gradient import MetaGradient as MetaGradient

@@ -144,6 +144,7 @@ class GradientDescent:
                 alpha,
                 codes=_codes(xp.stack(lives, axis=0), first, xp.stack(sizes, axis=0)),
                 costs=tuple(extra + Cost(gradients=step + 1) for step in kept),
+                starts_at_theta=start is None,
             )
         return Solution(
             value=phi,
@@ -154,6 +155,28 @@ class GradientDescent:
             path=path,
             cost=extra + Cost(gradients=self.steps + 1),
         )
+
+    def advance(self, problem: BilevelProblem, theta: Array, phi: Array, alpha: Array, steps: int) -> Array:
+        """Return the iterate `steps` steps after φ, the same numbers as a whole run's."""
+        lam = problem.lam_like(theta)[..., None]
+        for _ in range(steps):
+            gradient = problem.inner.gradient(phi)
+            if self.proximal:
+                pull = phi - theta
+                pull *= lam
+                gradient = gradient + pull
+            phi = phi - alpha[..., None] * gradient
+        return phi
+
+    def pull_step(
+        self, problem: BilevelProblem, point: Array, alpha: Array, v: Array
+    ) -> tuple[Array, Array | None]:
+        """Reverse one step taken at `point`: return (I − αA) v, and αλ v, which goes to θ (None without λ)."""
+        hvp, step = problem.inner.linearize(point).hvp, alpha[..., None]
+        if not self.proximal:
+            return v - step * hvp(v), None
+        lam = problem.lam_like(v)[..., None]
+        return v - step * (hvp(v) + lam * v), step * lam * v
 
     def _check_memory(self, theta: Array) -> None:
         if not isinstance(theta, np.ndarray):
@@ -180,7 +203,8 @@ class GradientDescent:
         .. math:: g \mathrel{+}= \alpha\lambda\,v, \qquad v \leftarrow v - \alpha A(\varphi_k)\,v, \qquad
                   k = K-1, \dots, 0; \qquad g \mathrel{+}= v \ (\varphi_0 = \theta)
 
-        All end points share each linearisation: reversing runs of 1, 2, 4, …, K steps costs K of them.
+        All end points share each linearisation: reversing runs of 1, 2, 4, …, K steps costs K of them. A run
+        that was given its own `start` does not begin at θ, and the last term is left out.
 
         Parameters
         ----------
@@ -202,7 +226,6 @@ class GradientDescent:
         xp = namespace(cotangents)
         if path.step_size is None or not path.is_complete():
             raise ArgumentError("path: the reverse pass needs every iterate; use GradientDescent(..., record=True)")
-        alpha, lam = path.step_size[..., None], problem.lam_like(cotangents)[..., None]
         shape = broadcast_shapes(tuple(cotangents.shape), (1, *path.points.shape[1:]))
         v = expand(cotangents, shape)
         g, cost = xp.zeros_like(v), Cost()
@@ -213,15 +236,11 @@ class GradientDescent:
             if begin == end:
                 continue
             active = slice(begin, end)
-            hvp = problem.inner.linearize(path.points[k, ...]).hvp
-            live = v[active, ...]
-            if self.proximal:
-                g[active, ...] = g[active, ...] + alpha * lam * live
-                v[active, ...] = live - alpha * (hvp(live) + lam * live)
-            else:
-                v[active, ...] = live - alpha * hvp(live)
+            v[active, ...], gained = self.pull_step(problem, path.points[k, ...], path.step_size, v[active, ...])
+            if gained is not None:
+                g[active, ...] = g[active, ...] + gained
             cost += Cost(gradients=1, hvps=end - begin)
-        whole = [i for i, step in enumerate(steps) if window is None or step <= window]
+        whole = [i for i, step in enumerate(steps) if path.starts_at_theta and (window is None or step <= window)]
         for i in whole:
             g[i, ...] = g[i, ...] + v[i, ...]
         return g, cost

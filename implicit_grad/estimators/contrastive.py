@@ -1,0 +1,129 @@
+"""Equilibrium propagation: the meta-gradient from two nudged minima, without any second derivative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from implicit_grad import border
+from implicit_grad.backend import Array, epsilon, expand, namespace, norm
+from implicit_grad.estimators._nudged import Nudged
+from implicit_grad.estimators._verdict import refused
+from implicit_grad.inner import InnerSolver
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Card, Cost, Estimate, Solution, status_codes, statuses, worst_status
+
+_LARGEST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class ContrastiveGradient:
+    r"""The contrastive rule: how the inner minimum moves when the test loss nudges it.
+
+    .. math:: \varphi(s) = \arg\min_\varphi G(\varphi;\theta) + s\,L_{\mathrm{test}}(\varphi), \qquad
+              g = \lambda\,\frac{\varphi(-s) - \varphi(s)}{2 s} + O(s^2)
+              \quad\text{or}\quad \lambda\,\frac{\varphi(0) - \varphi(s)}{s} + O(s)
+
+    since :math:`\mathrm d\varphi/\mathrm ds = -A^{-1}\nabla L_{\mathrm{test}}` at s = 0. Only the inner solver sees
+    the nudged losses: a solver that asks for gradients only makes this an estimate without any second derivative,
+    independent of every linear solver.
+
+    Parameters
+    ----------
+    strength : float or None
+        s > 0. None balances the error of the difference against that of the solves, per problem: s moves φ by at
+        most the share h of ℓ = ‖φ‖ + ‖θ‖, s = h λ min(ℓ/‖∇L_test‖, 1/β_T), where h = η^⅓ (two-sided) or η^½, and
+        η ℓ is the error ‖∇G‖/λ that the solver leaves without a nudge. (β_T: the test loss's curvature bound,
+        where it knows one.)
+    inner_solver : InnerSolver
+        Minimises the nudged objectives, started from the inner solution.
+    two_sided : bool
+        With False the inner solution itself is φ(0): half the price, one order less, and its error divided by s
+        is an error of g.
+
+    Notes
+    -----
+    Two solves (one-sided: one), and one more without a nudge if `strength` is None; every gradient and product of
+    a nudged objective counts twice, once for either loss. An error δ of φ(±s) becomes λδ/s in g. Where φ moved
+    by less than rounding can tell the status is `STAGNATED`: raise s. If s β_T exceeds λ + λ_min(H) the objective
+    at −s has no minimum, and the status is the solver's: lower s.
+
+    References
+    ----------
+    Scellier, Bengio 2017, arXiv:1602.05179; Zucchet et al. 2022, arXiv:2104.01677 (meta-learning).
+    """
+
+    strength: float | None
+    inner_solver: InnerSolver
+    two_sided: bool = True
+    card: ClassVar[Card] = Card(
+        "2 inner solves from φ (one-sided: 1)",
+        "O(d)",
+        "O(s²) + λδ/s for solves with error δ (one-sided: O(s))",
+        "s is so small that the solver's error shows, or so large that G − s L_test loses its minimum",
+    )
+
+    def __post_init__(self) -> None:
+        if self.strength is not None:
+            object.__setattr__(self, "strength", border.positive_float("strength", self.strength))
+        border.strategy("inner_solver", self.inner_solver, "Newton()")
+        border.flag("two_sided", self.two_sided)
+
+    @property
+    def label(self) -> str:
+        """Short name for legends."""
+        return "contrastive" if self.two_sided else "contrastive, one-sided"
+
+    def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
+        """Return the estimate; `inner.value` is the start of every solve, and φ(0) if one-sided."""
+        phi = inner.value
+        xp = namespace(phi)
+        theta = expand(theta, tuple(phi.shape))
+        b = problem.outer.gradient(phi)
+        cost, free = inner.cost + Cost(gradients=1), phi
+        if self.strength is None:
+            rest = self.inner_solver(problem, theta, start=phi)
+            cost, free = cost + rest.cost, rest.value
+            s = self._balanced(problem, theta, phi, norm(b), rest.residual_norm)
+        else:
+            s = xp.full_like(phi[..., 0], self.strength)
+        sides = 2 if self.two_sided else 1
+        signed = xp.stack([s, -s][:sides], axis=0)
+        nudged = BilevelProblem(Nudged(problem.inner, problem.outer, signed), problem.outer, problem.lam)
+        run = self.inner_solver(nudged, theta, start=phi)
+        ahead, behind = run.value[0, ...], run.value[1, ...] if self.two_sided else free
+        moved, span = behind - ahead, 2 * s if self.two_sided else s
+        root = float(phi.shape[-1]) ** 0.5
+        lost = norm(moved) <= 10 * root * epsilon(phi) * (norm(phi) + norm(theta))
+        return Estimate(
+            gradient=(problem.lam_like(phi) / span)[..., None] * moved,
+            inner=inner,
+            linear=None,
+            # Each call of a nudged objective is one of the train and one of the test loss.
+            cost=cost + run.cost.times(2 * sides),
+            status=refused(_first_failure(inner, run, sides), lost & (norm(b) > 0)),
+        )
+
+    def _balanced(self, problem: BilevelProblem, theta: Array, phi: Array, size: Array, residual: Array) -> Array:
+        """Return the s at which the two errors of the difference are alike."""
+        xp, lam = namespace(phi), problem.lam_like(phi)
+        length = norm(phi) + norm(theta)
+        length = xp.where(length > 0, length, xp.ones_like(length))
+        noise = residual / lam / length
+        floor = float(phi.shape[-1]) ** 0.5 * epsilon(phi)
+        share = xp.where(noise > floor, noise, xp.full_like(noise, floor)) ** (1 / 3 if self.two_sided else 1 / 2)
+        share = xp.where(share < _LARGEST_SHARE, share, xp.full_like(share, _LARGEST_SHARE))
+        reach = xp.where(size > 0, length / xp.where(size > 0, size, xp.ones_like(size)), xp.ones_like(size))
+        bound = getattr(problem.outer, "curvature_bound", None)
+        if bound is not None:
+            beta = bound()
+            inverse = xp.where(beta > 0, 1 / xp.where(beta > 0, beta, xp.ones_like(beta)), float("inf"))
+            reach = xp.where(reach < inverse, reach, inverse)
+        return share * lam * reach
+
+
+def _first_failure(inner: Solution[Any], run: Solution[Any], sides: int) -> Any:
+    codes = status_codes(run.status)
+    return worst_status(inner.status, *map(statuses, np.broadcast_to(codes, (sides, *codes.shape[1:]))))
