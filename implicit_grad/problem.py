@@ -95,7 +95,7 @@ class BilevelProblem:
                 raise ArgumentError(
                     f"{name}: {type(loss).__name__} has {size} parameters, got shape {tuple(theta.shape)}"
                 )
-            if dtype is not None and dtype != theta.dtype:
+            if dtype is not None and (type(dtype) is not type(theta.dtype) or dtype != theta.dtype):
                 raise ArgumentTypeError(
                     f"{name}: dtype {theta.dtype} mixed with data of dtype {dtype}; cast one of them"
                 )

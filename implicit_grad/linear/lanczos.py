@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, dot, namespace, norm, to_numpy
+from implicit_grad.backend import Array, dot, namespace, norm, to_numpy, transpose
 from implicit_grad.linear.operator import Operator
 
 _SEED = 20190910
@@ -41,7 +41,7 @@ class Tridiagonal:
         upper = xp.eye(k, k=1, dtype=self.diagonal.dtype) * self.off[..., :, None]
         size = xp.max(xp.abs(self.diagonal), axis=-1) + 2 * xp.max(xp.abs(self.off), axis=-1)
         diagonal = xp.where(self.exists, self.diagonal, size[..., None])
-        T = diagonal[..., None, :] * xp.eye(k, dtype=self.diagonal.dtype) + upper + xp.swapaxes(upper, -1, -2)
+        T = diagonal[..., None, :] * xp.eye(k, dtype=self.diagonal.dtype) + upper + transpose(upper)
         finite = xp.all(xp.isfinite(T), axis=(-2, -1))
         T = xp.where(finite[..., None, None], T, xp.zeros_like(T))
         values, vectors = xp.linalg.eigh(T)

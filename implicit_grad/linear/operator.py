@@ -151,6 +151,7 @@ def as_operator(A: Any, b: Array) -> Operator:
         operator = Operator(lambda v: _matvec_rows(A, v), (), d, b, stacks=True)
     elif hasattr(A, "ndim") and hasattr(A, "shape"):
         operator = matrix_operator(A)
+        namespace(operator.like, b)
         if operator.like.dtype != b.dtype:
             raise ArgumentTypeError(
                 f"A: dtype {operator.like.dtype} mixed with dtype {b.dtype} of b; cast one of them"

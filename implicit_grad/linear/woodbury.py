@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, namespace, norm, to_numpy
+from implicit_grad.backend import Array, namespace, norm, to_numpy, transpose
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.results import Card, Cost, Solution, Status
@@ -74,7 +74,7 @@ class Woodbury:
 
             def solve(rhs: Array) -> Array:
                 inner = (inverse_root @ factor.apply(rhs)[..., None])[..., 0]
-                inner = (xp.swapaxes(inverse_root, -1, -2) @ inner[..., None])[..., 0]
+                inner = (transpose(inverse_root) @ inner[..., None])[..., 0]
                 return (rhs - factor.adjoint(inner)) / shift[..., None]
 
             x = solve(system.b)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentError
 
 
@@ -85,17 +85,20 @@ def take_row(array: Array, index: tuple[int, ...], batch_shape: tuple[int, ...],
     """
     own = array.shape[: array.ndim - core]
     trailing = index[len(batch_shape) - len(own) :] if own else ()
-    return array[tuple(0 if size == 1 else i for i, size in zip(trailing, own, strict=True))]
+    return array[(*(0 if size == 1 else i for i, size in zip(trailing, own, strict=True)), ...)]
 
 
 def check_size(x: Array, size: int, owner: Any) -> None:
-    """Refuse parameter vectors of another length.
+    """Refuse parameter vectors of another length, or of another backend than the data.
 
     Raises
     ------
     ArgumentError
         With both lengths.
+    BackendError
+        With both backends.
     """
+    namespace(x, getattr(owner, "X", None))
     if x.ndim < 1 or x.shape[-1] != size:
         raise ArgumentError(
             f"parameters: {type(owner).__name__} expects vectors (..., {size}), got shape {tuple(x.shape)}"
