@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, expand, namespace, norm, physical_memory, to_numpy
-from implicit_grad.errors import ArgumentError, ArgumentTypeError
+from implicit_grad.backend import Array, broadcast_shapes, expand, namespace, norm
+from implicit_grad.errors import ArgumentError
 from implicit_grad.inner._protocol import start_point
-from implicit_grad.linear.lanczos import extreme_eigenvalues
+from implicit_grad.inner._recording import check_memory, checked_record, descent_codes, kept_steps
+from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Path, Solution, Status, statuses
-
-_LANCZOS_STEPS = 20
+from implicit_grad.results import Cost, Path, Solution, statuses
 
 
 @dataclass(frozen=True)
@@ -54,40 +52,16 @@ class GradientDescent:
             border.positive_float("step_size", self.step_size)
         border.count("steps", self.steps)
         border.flag("proximal", self.proximal)
-        if not isinstance(self.record, bool):
-            if not isinstance(self.record, tuple | list | range):
-                raise ArgumentTypeError(f"record: expected True, False or step counts, got {self.record!r}")
-            kept = tuple(sorted({border.count("record", step) for step in self.record}))
-            if kept and kept[-1] > self.steps:
-                raise ArgumentError(f"record: step {kept[-1]} lies beyond the last step {self.steps}")
-            object.__setattr__(self, "record", kept)
+        object.__setattr__(self, "record", checked_record(self.record, self.steps))
 
     @property
     def kept_steps(self) -> tuple[int, ...]:
         """Step counts whose iterates are recorded."""
-        if isinstance(self.record, bool):
-            return tuple(range(self.steps + 1)) if self.record else ()
-        return self.record
+        return kept_steps(self.record, self.steps)
 
     def alpha(self, problem: BilevelProblem, theta: Array) -> Array:
         """Return the step size of every problem: `(...)`."""
-        return self._step_sizes(problem, theta)[0]
-
-    def _step_sizes(self, problem: BilevelProblem, theta: Array) -> tuple[Array, Cost]:
-        xp, cost = namespace(theta), Cost()
-        if self.step_size is not None:
-            return xp.full_like(theta[..., 0], self.step_size), cost
-        bound = getattr(problem.inner, "curvature_bound", None)
-        if bound is not None:
-            curvature = bound()
-        else:
-            hessian = problem.operator(problem.inner.linearize(theta), theta, proximal=False)
-            largest = extreme_eigenvalues(hessian, steps=_LANCZOS_STEPS)[1]
-            cost = Cost(gradients=1, hvps=min(_LANCZOS_STEPS, int(theta.shape[-1])))
-            # An indefinite or flat loss has no curvature to divide by; λ alone bounds the step then.
-            curvature = xp.asarray(np.maximum(1.1 * largest, 0.0), dtype=theta.dtype)
-        lam = problem.lam_like(theta)
-        return xp.zeros_like(theta[..., 0]) + 1 / (curvature + lam), cost
+        return step_sizes(problem, theta, self.step_size)[0]
 
     def __call__(
         self, problem: BilevelProblem, theta: Array, *, start: Array | None = None
@@ -100,10 +74,10 @@ class GradientDescent:
             If the recorded path would not fit into this machine's memory.
         """
         theta = problem.parameters(theta)
-        self._check_memory(theta)
+        check_memory(theta, len(self.kept_steps))
         xp = namespace(theta)
         phi = start_point(problem, theta, start)
-        alpha, extra = self._step_sizes(problem, theta)
+        alpha, extra = step_sizes(problem, theta, self.step_size)
         lam = problem.lam_like(theta)[..., None]
         kept = self.kept_steps
         points = xp.empty((len(kept), *phi.shape), dtype=phi.dtype)
@@ -142,7 +116,7 @@ class GradientDescent:
                 points,
                 xp.stack(norms, axis=0),
                 alpha,
-                codes=_codes(xp.stack(lives, axis=0), first, xp.stack(sizes, axis=0)),
+                codes=descent_codes(xp.stack(lives, axis=0), first, xp.stack(sizes, axis=0)),
                 costs=tuple(extra + Cost(gradients=step + 1) for step in kept),
                 starts_at_theta=start is None,
             )
@@ -150,7 +124,7 @@ class GradientDescent:
             value=phi,
             residual_norm=residual,
             steps=taken,
-            status=statuses(_codes(alive, first, final)),
+            status=statuses(descent_codes(alive, first, final)),
             solver=self,
             path=path,
             cost=extra + Cost(gradients=self.steps + 1),
@@ -168,27 +142,13 @@ class GradientDescent:
             phi = phi - alpha[..., None] * gradient
         return phi
 
-    def pull_step(
-        self, problem: BilevelProblem, point: Array, alpha: Array, v: Array
-    ) -> tuple[Array, Array | None]:
+    def pull_step(self, problem: BilevelProblem, point: Array, alpha: Array, v: Array) -> tuple[Array, Array | None]:
         """Reverse one step taken at `point`: return (I − αA) v, and αλ v, which goes to θ (None without λ)."""
         hvp, step = problem.inner.linearize(point).hvp, alpha[..., None]
         if not self.proximal:
             return v - step * hvp(v), None
         lam = problem.lam_like(v)[..., None]
         return v - step * (hvp(v) + lam * v), step * lam * v
-
-    def _check_memory(self, theta: Array) -> None:
-        if not isinstance(theta, np.ndarray):
-            return
-        kept, available = len(self.kept_steps), physical_memory()
-        needed = kept * theta.nbytes
-        if available is not None and needed > available:
-            raise ArgumentError(
-                f"record: {kept} iterates of shape {theta.shape} need {needed / 2**30:.3g} GiB, more than the "
-                f"{available / 2**30:.3g} GiB of this machine; record fewer steps, or use ImplicitGradient, "
-                f"which needs none"
-            )
 
     def pullback(
         self,
@@ -244,14 +204,3 @@ class GradientDescent:
         for i in whole:
             g[i, ...] = g[i, ...] + v[i, ...]
         return g, cost
-
-
-def _codes(alive: Array, first: Array, final: Array) -> np.ndarray[Any, Any]:
-    """Status codes from the norms of the first and the last gradient."""
-    live, start, end = to_numpy(alive), to_numpy(first), to_numpy(final)
-    codes = np.full(live.shape, Status.BUDGET_SPENT.code, dtype=np.int8)
-    # Descent never multiplies the gradient by a million: such a run is on its way to infinity.
-    with np.errstate(over="ignore"):
-        codes[~live | (end > 1e6 * start)] = Status.DIVERGED.code
-    codes[np.broadcast_to(~np.isfinite(start), codes.shape)] = Status.NONFINITE.code
-    return codes

@@ -1,0 +1,67 @@
+"""Iterates kept from a run, and how a run of any length would have ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from implicit_grad import border
+from implicit_grad.backend import Array, physical_memory, to_numpy
+from implicit_grad.errors import ArgumentError, ArgumentTypeError
+from implicit_grad.results import Status
+
+
+def checked_record(record: Any, steps: int) -> bool | tuple[int, ...]:
+    """Return True, False or ascending step counts up to `steps`.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For anything else.
+    """
+    if isinstance(record, bool):
+        return record
+    if not isinstance(record, tuple | list | range):
+        raise ArgumentTypeError(f"record: expected True, False or step counts, got {record!r}")
+    kept = tuple(sorted({border.count("record", step) for step in record}))
+    if kept and kept[-1] > steps:
+        raise ArgumentError(f"record: step {kept[-1]} lies beyond the last step {steps}")
+    return kept
+
+
+def kept_steps(record: bool | tuple[int, ...], steps: int) -> tuple[int, ...]:
+    """Step counts whose iterates are recorded."""
+    if isinstance(record, bool):
+        return tuple(range(steps + 1)) if record else ()
+    return record
+
+
+def check_memory(theta: Array, kept: int) -> None:
+    """Refuse to record more iterates than fit into this machine's memory.
+
+    Raises
+    ------
+    ArgumentError
+        With both sizes.
+    """
+    if not isinstance(theta, np.ndarray):
+        return
+    needed, available = kept * theta.nbytes, physical_memory()
+    if available is not None and needed > available:
+        raise ArgumentError(
+            f"record: {kept} iterates of shape {theta.shape} need {needed / 2**30:.3g} GiB, more than the "
+            f"{available / 2**30:.3g} GiB of this machine; record fewer steps, or use ImplicitGradient, "
+            f"which needs none"
+        )
+
+
+def descent_codes(alive: Array, first: Array, final: Array) -> np.ndarray[Any, Any]:
+    """Status codes of runs without a tolerance, from the norms of the first and the last gradient."""
+    live, start, end = to_numpy(alive), to_numpy(first), to_numpy(final)
+    codes = np.full(live.shape, Status.BUDGET_SPENT.code, dtype=np.int8)
+    # Descent never multiplies the gradient by a million: such a run is on its way to infinity.
+    with np.errstate(over="ignore"):
+        codes[~live | (end > 1e6 * start)] = Status.DIVERGED.code
+    codes[np.broadcast_to(~np.isfinite(start), codes.shape)] = Status.NONFINITE.code
+    return codes
