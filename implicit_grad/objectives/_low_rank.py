@@ -61,7 +61,9 @@ class ClassRows:
         xp = namespace(self.p)
         root = xp.sqrt(self.p)
         eye = xp.eye(self.p.shape[-1], dtype=self.p.dtype)
-        return eye * root[..., None] - self.p[..., :, None] * root[..., None, :]
+        # On the diagonal √p(1 − p): 1 − p as the sum of the others keeps its digits where p is nearly 1.
+        others = self.p @ (1 - eye)
+        return eye * (root * others)[..., None] - (1 - eye) * self.p[..., :, None] * root[..., None, :]
 
     def apply(self, v: Array) -> Array:
         """Return Bᵢᵀ (X V)ᵢ/√n, sample by sample."""
@@ -95,7 +97,8 @@ class ClassRows:
         xp, (n, classes) = namespace(self.p), self.p.shape[-2:]
         features = self.X.shape[-1]
         eye = xp.eye(classes, dtype=self.p.dtype)
-        s = self.p[..., :, None] * (eye - self.p[..., None, :])
+        others = self.p @ (1 - eye)
+        s = eye * (self.p * others)[..., None] - (1 - eye) * self.p[..., :, None] * self.p[..., None, :]
         weights = xp.moveaxis(s, -3, -1) / n  # (..., C, C, n)
         left = transpose(self.X)[..., None, None, :, :] * weights[..., None, :]
         blocks = left @ self.X[..., None, None, :, :]  # (..., C, C, p, p)
