@@ -158,6 +158,7 @@ class BilevelProblem:
         assemble = None
         if linearization.hessian is not None:
             assemble = partial(_plus_diagonal, linearization.hessian, shift)
+        largest = getattr(self.inner, "curvature_bound", None)
         return Operator(
             apply,
             shape,
@@ -169,6 +170,7 @@ class BilevelProblem:
             shift=shift,
             assemble=assemble,
             factor=linearization.factor,
+            bound=None if largest is None else lambda: largest() + shift,
         )
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> BilevelProblem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Operator:
         Returns A as an array from its structure, cheaper than d products.
     factor : LowRank, optional
         F with A = FᵀF + σI.
+    bound : callable, optional
+        Returns an upper bound of λ_max(A), one per problem.
     """
 
     apply: Callable[[Array], Array]
@@ -56,6 +58,7 @@ class Operator:
     shift: Array | None = None
     assemble: Callable[[], Array] | None = None
     factor: LowRank | None = None
+    bound: Callable[[], Array] | None = None
 
     def __call__(self, v: Array) -> Array:
         """Return A v."""
@@ -106,20 +109,33 @@ class Operator:
 
     def shifted(self, shift: Array) -> Operator:
         """Return A + diag(shift)·I for one shift per problem."""
-        return self._wrap(lambda Av, v, s: Av + s[..., None] * v, shift)
+        own = 0.0 if self.shift is None else self.shift
+        wrapped = self._wrap(lambda Av, v, s: Av + s[..., None] * v, shift, Operator.shifted)
+        bound = self.bound
+        return replace(wrapped, shift=own + shift, bound=None if bound is None else lambda: bound() + shift)
 
     def divided(self, by: Array) -> Operator:
         """Return A / by for one divisor per problem."""
-        return self._wrap(lambda Av, v, s: Av / s[..., None], by)
+        own, bound = self.shift, self.bound
+        wrapped = self._wrap(lambda Av, v, s: Av / s[..., None], by, Operator.divided)
+        return replace(
+            wrapped,
+            shift=None if own is None else own / by,
+            bound=None if bound is None else lambda: bound() / by,
+        )
 
-    def _wrap(self, action: Callable[[Array, Array, Array], Array], number: Array) -> Operator:
+    def _wrap(
+        self,
+        action: Callable[[Array, Array, Array], Array],
+        number: Array,
+        again: Callable[[Operator, Array], Operator],
+    ) -> Operator:
         shape = broadcast_shapes(self.batch_shape, number.shape)
 
         def selector(index: tuple[int, ...]) -> Operator:
             own = index[len(index) - len(self.batch_shape) :]
             one = self.select(tuple(0 if n == 1 else i for i, n in zip(own, self.batch_shape, strict=True)))
-            scalar = namespace(number).broadcast_to(number, shape)[index]
-            return one._wrap(action, scalar)
+            return again(one, namespace(number).broadcast_to(number, shape)[index])
 
         return Operator(
             lambda v: action(self.apply(v), v, number),
