@@ -21,6 +21,7 @@ from implicit_grad.estimators import ImplicitGradient as ImplicitGradient
 from implicit_grad.estimators import LambdaPath as LambdaPath
 from implicit_grad.estimators import MetaGradient as MetaGradient
 from implicit_grad.estimators import UnrolledGradient as UnrolledGradient
+from implicit_grad.inner import Continuation as Continuation
 from implicit_grad.inner import GradientDescent as GradientDescent
 from implicit_grad.inner import InnerSolver as InnerSolver
 from implicit_grad.inner import Newton as Newton
