@@ -23,6 +23,7 @@ from implicit_grad import (
     ScipyMinimize,
     UnrolledGradient,
 )
+from implicit_grad.estimators import CheckpointedGradient, ForwardModeGradient
 
 EXPLICIT = [
     EXACT,
@@ -35,6 +36,9 @@ EXPLICIT = [
     MetaGradient(GradientDescent(None, 7, record=True), UnrolledGradient()),
     MetaGradient(GradientDescent(None, 7, record=True, proximal=False), UnrolledGradient(3)),
     MetaGradient(GradientDescent(None, 7), FirstOrderGradient()),
+    MetaGradient(GradientDescent(None, 7), CheckpointedGradient()),
+    MetaGradient(GradientDescent(0.02, 9, proximal=False), CheckpointedGradient(1)),
+    MetaGradient(GradientDescent(None, 4), ForwardModeGradient()),
 ]
 # SciPy goes problem by problem: the batch is charged for its slowest one.
 SCIPY = [

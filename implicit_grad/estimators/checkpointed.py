@@ -13,6 +13,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.errors import ArgumentError
 from implicit_grad.inner import GradientDescent
+from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution
 
@@ -62,7 +63,8 @@ class CheckpointedGradient:
         if not isinstance(solver, GradientDescent):
             raise ArgumentError(f"inner: only GradientDescent can be run again, got {type(solver).__name__}")
         theta = problem.parameters(theta)
-        alpha, xp = solver.alpha(problem, theta), namespace(theta)
+        alpha, extra = step_sizes(problem, theta, solver.step_size)
+        xp = namespace(theta)
         state = {"v": problem.outer.gradient(inner.value), "g": xp.zeros_like(theta)}
         spent = {"gradients": 1, "hvps": 0}
 
@@ -84,7 +86,7 @@ class CheckpointedGradient:
         reverse_binomially(theta, K, slots, advance, pull)
         if not K:
             self._check_end(inner, theta)
-        cost = inner.cost + Cost(gradients=spent["gradients"], hvps=spent["hvps"])
+        cost = inner.cost + extra + Cost(gradients=spent["gradients"], hvps=spent["hvps"])
         return Estimate(state["g"] + state["v"], inner, None, cost, inner.status)
 
     def _check_end(self, inner: Solution[Any], end: Array) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentError
 from implicit_grad.inner import GradientDescent
+from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution
 
@@ -46,7 +47,7 @@ class ForwardModeGradient:
             raise ArgumentError(f"inner: only GradientDescent can be run again, got {type(solver).__name__}")
         theta = problem.parameters(theta)
         xp, d = namespace(theta), int(theta.shape[-1])
-        alpha = solver.alpha(problem, theta)
+        alpha, extra = step_sizes(problem, theta, solver.step_size)
         ones = (1,) * (theta.ndim - 1)
         # Row j is J e_j; all d of them go through the Hessian at once.
         rows = xp.zeros((d, *theta.shape), dtype=theta.dtype)
@@ -59,5 +60,5 @@ class ForwardModeGradient:
                 rows = rows + alpha[..., None] * lam * start
             phi = solver.advance(problem, theta, phi, alpha, 1)
         gradient = xp.moveaxis(xp.sum(rows * problem.outer.gradient(phi), axis=-1), 0, -1)
-        spent = Cost(gradients=2 * solver.steps + 1, hvps=d * solver.steps)
+        spent = extra + Cost(gradients=2 * solver.steps + 1, hvps=d * solver.steps)
         return Estimate(gradient, inner, None, inner.cost + spent, inner.status)
