@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from implicit_grad.errors import ArgumentError, ImplicitGradError, MissingDependency
 
@@ -54,6 +54,22 @@ class Reproduce:
                 bar.write("wrote " + " ".join(map(str, files)))
 
 
+@dataclass(frozen=True)
+class Fetch:
+    """Download a data set, verify it, and pack it where its tasks look for it."""
+
+    dataset: tyro.conf.Positional[Literal["omniglot"]]
+    """Name of the data set."""
+    folder: Path | None = None
+    """Where to put it; default: IMPLICIT_GRAD_CACHE, else the system's cache folder."""
+
+    def run(self) -> None:
+        """Run the command."""
+        from implicit_grad.data import fetch_omniglot
+
+        print(f"ready: {fetch_omniglot(self.folder)}")
+
+
 def _progress(total: int) -> Any:
     from tqdm import tqdm
 
@@ -63,7 +79,7 @@ def _progress(total: int) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `implicit-grad`; a bad argument exits with code 2, an interrupt with 130."""
     command = tyro.extras.subcommand_cli_from_dict(
-        {"reproduce": Reproduce},
+        {"reproduce": Reproduce, "fetch": Fetch},
         prog="implicit-grad",
         description="Is this implicit (meta-)gradient right, how wrong is it, and why?",
         args=arguments,

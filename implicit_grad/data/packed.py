@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import secrets
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from implicit_grad import storage
 from implicit_grad.backend import Array
 from implicit_grad.errors import CorruptData
 
@@ -140,19 +139,12 @@ def verify(path: Path, images: PackedImages, content_sha256: str = CONTENT_SHA25
 def write_packed(images: PackedImages, target: Path) -> Path:
     """Write a packed file as a whole or not at all; an old file stays until the new one is on disk."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as stream:
-            np.savez_compressed(
-                stream,
-                ink=images.ink,
-                alphabet=images.alphabet,
-                alphabet_names=images.alphabet_names,
-                n_background=np.int16(images.n_background),
-            )
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with storage.atomic_target(target) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            ink=images.ink,
+            alphabet=images.alphabet,
+            alphabet_names=images.alphabet_names,
+            n_background=np.int16(images.n_background),
+        )
     return target
