@@ -14,12 +14,17 @@ from implicit_grad.errors import MissingDependency as MissingDependency
 from implicit_grad.errors import NonFiniteError as NonFiniteError
 from implicit_grad.estimators import EXACT as EXACT
 from implicit_grad.estimators import CheckpointedGradient as CheckpointedGradient
+from implicit_grad.estimators import ContrastiveGradient as ContrastiveGradient
 from implicit_grad.estimators import Estimator as Estimator
 from implicit_grad.estimators import FirstOrderGradient as FirstOrderGradient
 from implicit_grad.estimators import ForwardModeGradient as ForwardModeGradient
+from implicit_grad.estimators import GradientStep as GradientStep
 from implicit_grad.estimators import ImplicitGradient as ImplicitGradient
 from implicit_grad.estimators import LambdaPath as LambdaPath
 from implicit_grad.estimators import MetaGradient as MetaGradient
+from implicit_grad.estimators import NewtonStep as NewtonStep
+from implicit_grad.estimators import OneStepGradient as OneStepGradient
+from implicit_grad.estimators import SuperEfficientGradient as SuperEfficientGradient
 from implicit_grad.estimators import UnrolledGradient as UnrolledGradient
 from implicit_grad.inner import Continuation as Continuation
 from implicit_grad.inner import GradientDescent as GradientDescent

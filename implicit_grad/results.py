@@ -325,16 +325,23 @@ class Estimate:
         return _OK[status_codes(self.status)]
 
     def unwrap(self) -> Any:
-        """Return `gradient` if the inner and the linear solve succeeded for every problem.
+        """Return `gradient` if every stage succeeded for every problem.
 
         Raises
         ------
-        ConvergenceError
-            Of the first stage that failed.
+        IndefiniteError, ConvergenceError
+            Of the first stage that failed: the inner solve, the linear one, or a solve of the estimator's own.
         """
         self.inner.unwrap()
         if self.linear is not None:
             self.linear.unwrap()
+        ok = np.asarray(self.ok)
+        if not ok.all():
+            index = tuple(int(i) for i in np.argwhere(~ok)[0])
+            status = self.status if isinstance(self.status, Status) else self.status[index]
+            where = f"problem {index} of the batch {ok.shape}" if index else "the problem"
+            error = IndefiniteError if status is Status.INDEFINITE else ConvergenceError
+            raise error(f"estimate: {where}: {status.name}: {status.value}", self.inner)
         return self.gradient
 
 

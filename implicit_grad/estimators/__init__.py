@@ -9,4 +9,8 @@ from implicit_grad.estimators.lambda_path import LambdaPath as LambdaPath
 from implicit_grad.estimators.meta_gradient import EXACT as EXACT
 from implicit_grad.estimators.meta_gradient import Estimator as Estimator
 from implicit_grad.estimators.meta_gradient import MetaGradient as MetaGradient
+from implicit_grad.estimators.one_step import GradientStep as GradientStep
+from implicit_grad.estimators.one_step import NewtonStep as NewtonStep
+from implicit_grad.estimators.one_step import OneStepGradient as OneStepGradient
+from implicit_grad.estimators.super_efficient import SuperEfficientGradient as SuperEfficientGradient
 from implicit_grad.estimators.unrolled import UnrolledGradient as UnrolledGradient

@@ -119,8 +119,7 @@ class ContrastiveGradient:
         bound = getattr(problem.outer, "curvature_bound", None)
         if bound is not None:
             beta = bound()
-            inverse = xp.where(beta > 0, 1 / xp.where(beta > 0, beta, xp.ones_like(beta)), float("inf"))
-            reach = xp.where(reach < inverse, reach, inverse)
+            reach = xp.where(reach * beta > 1, 1 / xp.where(beta > 0, beta, xp.ones_like(beta)), reach)
         return share * lam * reach
 
 
