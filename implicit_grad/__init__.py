@@ -16,6 +16,7 @@ from implicit_grad.estimators import EXACT as EXACT
 from implicit_grad.estimators import CheckpointedGradient as CheckpointedGradient
 from implicit_grad.estimators import ContrastiveGradient as ContrastiveGradient
 from implicit_grad.estimators import Estimator as Estimator
+from implicit_grad.estimators import FiniteDifferenceGradient as FiniteDifferenceGradient
 from implicit_grad.estimators import FirstOrderGradient as FirstOrderGradient
 from implicit_grad.estimators import ForwardModeGradient as ForwardModeGradient
 from implicit_grad.estimators import GradientStep as GradientStep

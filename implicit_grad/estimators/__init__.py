@@ -2,6 +2,7 @@
 
 from implicit_grad.estimators.checkpointed import CheckpointedGradient as CheckpointedGradient
 from implicit_grad.estimators.contrastive import ContrastiveGradient as ContrastiveGradient
+from implicit_grad.estimators.finite_difference import FiniteDifferenceGradient as FiniteDifferenceGradient
 from implicit_grad.estimators.first_order import FirstOrderGradient as FirstOrderGradient
 from implicit_grad.estimators.forward_mode import ForwardModeGradient as ForwardModeGradient
 from implicit_grad.estimators.implicit import ImplicitGradient as ImplicitGradient
