@@ -33,7 +33,13 @@ from implicit_grad.inner import InnerSolver as InnerSolver
 from implicit_grad.inner import Newton as Newton
 from implicit_grad.inner import ScipyMinimize as ScipyMinimize
 from implicit_grad.linear import CG as CG
+from implicit_grad.linear import GMRES as GMRES
+from implicit_grad.linear import LSMR as LSMR
+from implicit_grad.linear import LU as LU
+from implicit_grad.linear import MINRES as MINRES
+from implicit_grad.linear import BiCGSTAB as BiCGSTAB
 from implicit_grad.linear import Cholesky as Cholesky
+from implicit_grad.linear import Eigh as Eigh
 from implicit_grad.linear import LinearSolver as LinearSolver
 from implicit_grad.linear import Operator as Operator
 from implicit_grad.linear import ScipyCG as ScipyCG
