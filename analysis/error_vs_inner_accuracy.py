@@ -71,7 +71,7 @@ def draw(tables: Mapping[str, Any]) -> Any:
 
 def _theory(top: Any, bottom: Any, table: Any, steps: Any, distance: Any) -> None:
     rate = 1 - float((table.step_size * table.curvature_min).median())
-    exact = table.relative_error.sel(estimator="exact inversion").median("task").values
+    exact = table.relative_error.sel(estimator="exact inversion")
     fine = np.geomspace(0.5, steps[-1], 200)
     start = float(table.relative_error.sel(estimator="unrolled").median("task").values[0])
     plot.theory_line(top, fine, start * rate**fine, "rate of gradient descent (1 − αμ)ᴷ")
@@ -79,7 +79,7 @@ def _theory(top: Any, bottom: Any, table: Any, steps: Any, distance: Any) -> Non
     for ax in (top, bottom):
         plot.floor_line(ax, floor, "rounding, eps·κ")
         ax.set_ylim(bottom=1e-17)
-    slope, factor = plot.fitted_slope(distance, exact, low=1e3 * floor, high=1e-3)
+    slope, factor = plot.fitted_slope(table.distance.values, exact.values, low=1e3 * floor, high=1e-2)
     if np.isfinite(slope):
         ends = np.array([distance[distance > 0].min(), distance.max()])
         plot.theory_line(bottom, ends, factor * ends**slope, "fit to exact inversion", linestyle="-.")

@@ -142,16 +142,29 @@ def floor_line(ax: Any, level: float, label: str) -> Any:
 
 
 def fitted_slope(x: Any, y: Any, *, low: float, high: float) -> tuple[float, float]:
-    """Least-squares exponent p and factor c of y = c·xᵖ over the points with low < x < high and y > 1e-12.
+    """Exponent p and factor c of y = c·xᵖ, by least squares over the points with low < x < high and y > 1e-12.
 
-    Returns NaN where fewer than three points qualify: two always fit.
+    Parameters
+    ----------
+    x, y : (n,) or (n, tasks) arrays
+        With tasks, all share the exponent and each has its own factor; their median is returned.
+    low, high : float
+
+    Returns
+    -------
+    exponent, factor : float
+        NaN where fewer than three points qualify, or none shares its task with another: those always fit.
     """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    x, y = (np.asarray(a, dtype=float).reshape(len(a), -1) for a in (x, y))
     keep = np.isfinite(x) & np.isfinite(y) & (x > low) & (x < high) & (y > 1e-12)
-    if keep.sum() < 3:
+    log_x, log_y = (np.where(keep, np.log(np.where(keep, a, 1.0)), np.nan) for a in (x, y))
+    used = keep.sum(axis=0) > 1
+    if keep[:, used].sum() < 3:
         return float("nan"), float("nan")
-    slope, offset = np.polyfit(np.log(x[keep]), np.log(y[keep]), 1)
-    return float(slope), float(np.exp(offset))
+    log_x, log_y = log_x[:, used], log_y[:, used]
+    from_x, from_y = log_x - np.nanmean(log_x, axis=0), log_y - np.nanmean(log_y, axis=0)
+    slope = float(np.nansum(from_x * from_y) / np.nansum(from_x**2))
+    return slope, float(np.exp(np.median(np.nanmean(log_y - slope * log_x, axis=0))))
 
 
 def panel_title(ax: Any, index: int, title: str = "") -> None:

@@ -61,6 +61,13 @@ def test_fitted_slope_recovers_a_power_law(exponent):
     assert factor == pytest.approx(3, rel=1e-9)
 
 
+def test_tasks_share_the_exponent_and_keep_their_factors():
+    x = np.geomspace(1e-6, 1, 20)[:, None] * np.array([1.0, 3.0, 0.2])
+    slope, factor = plot.fitted_slope(x, np.array([5.0, 1e3, 1e-2]) * x**1.5, low=1e-5, high=0.5)
+    assert slope == pytest.approx(1.5, rel=1e-10)
+    assert factor == pytest.approx(5, rel=1e-9)
+
+
 def test_two_points_make_no_slope():
     assert np.isnan(plot.fitted_slope([1e-3, 1e-2, 1], [1, 2, 3], low=1e-4, high=0.1)[0])
 
