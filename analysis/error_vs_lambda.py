@@ -1,11 +1,11 @@
 """λ decides how much of a meta-gradient is second order, and whether there is one at all.
 
-Claim. At a fixed inner budget the error of every estimator on the regularised objective falls as λ grows: A = H + λI
-becomes better conditioned and the inner solver faster, until g = ∇L_test(θ) and even the first-order gradient is right
-(error O(1/λ)). Unrolling the plain objective is about 100 % wrong until λ is so large that its step 1/(M̄ + λ) hardly
-moves. For small λ the inner solve is far from stationary, and for a network λ + μ_min(H) can be negative: there φ is
-no minimum, exact inversion refuses (its line has a gap), and what conjugate gradients return (hollow) is no
-meta-gradient.
+Claim. At a fixed inner budget the error of every estimator on the regularised objective falls as λ grows: H + λI
+becomes better conditioned and the inner solver faster, until g = ∇L_test(θ) and even the first-order gradient is
+right (error O(1/λ)). Unrolling the plain objective is about 100 % wrong until λ is so large that its step
+1/(M̄ + λ) hardly moves. For small λ the inner solve is far from stationary, and for a network λ + μ_min(H) can be
+negative: there φ is no minimum, exact inversion refuses (its line has a gap), and what conjugate gradients return
+(hollow) is no meta-gradient.
 
 Source. Rajeswaran et al. 2019 (arXiv:1909.04630), section 3; the O(1/λ) limit follows from (H/λ + I)⁻¹ → I.
 """
