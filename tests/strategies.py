@@ -120,6 +120,13 @@ class Case:
         rounding = 64 * self.size * self.kappa * UNIT * self.test.gradient_abs(at)
         return rounding * (1 + self.test.curvature / self.lam) + self.inexact(residual)
 
+    def tol_exact(self) -> float:
+        """tol_g with what two inner solves at the rounding floor leave: ours and the oracle's."""
+        phi = self.star
+        terms = self.train.gradient_rounding(phi)
+        pull = self.lam * float(np.linalg.norm(phi) + np.linalg.norm(self.theta))
+        return self.tol_g(residual=2 * 20 * self.size**0.5 * UNIT * (terms + pull))
+
     def inexact(self, residual: float) -> float:
         """(β_T + ρ‖g‖/λ)·‖r_in‖/m·(λ/m), with m = λ: the error in g of an inner residual."""
         g = float(np.linalg.norm(self.g))

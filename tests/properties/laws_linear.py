@@ -12,8 +12,8 @@ from closed_forms import accurate_solve
 from comparisons import at_most, holds, same
 from strategies import UNIT, RidgeSpec, SpdSpec, orthogonal
 
-from implicit_grad import Operator, Status, extreme_eigenvalues
-from implicit_grad.linear.operator import as_operator
+from implicit_grad import Status
+from implicit_grad.linear.operator import matrix_operator
 
 norm = np.linalg.norm
 
@@ -91,10 +91,11 @@ def check_law_17(make: Any, spec: SpdSpec) -> None:
 
 
 def check_law_18(make: Any, spec: SpdSpec) -> None:
-    """CG-k beats every polynomial of its degree in the energy norm: Neumann's and random ones."""
+    """CG-k beats every polynomial of its degree in the energy norm: Neumann's, random ones, its neighbours."""
     A, b = spec.A(), spec.b()
     x, rng = accurate_solve(A, b), np.random.default_rng([spec.seed, 18])
-    errors = energy(A, iterates(make, A, b, 4) - x)
+    points = iterates(make, A, b, 4)
+    errors = energy(A, points - x)
     alpha = 1 / norm(A, 2)
     neumann, power, krylov = np.zeros_like(b), b, []
     for k in range(1, 5):
@@ -102,7 +103,9 @@ def check_law_18(make: Any, spec: SpdSpec) -> None:
         neumann = neumann + alpha * power
         power = power - alpha * (A @ power)
         coefficients = alpha * rng.standard_normal((5, k))
-        rivals = np.concatenate([[neumann], coefficients @ np.array(krylov)])
+        turns = 0.01 * norm(x) * _krylov_basis(A, b, k).T
+        neighbours = np.concatenate([points[k] + turns, points[k] - turns])
+        rivals = np.concatenate([[neumann], coefficients @ np.array(krylov), neighbours])
         tolerance = 1e3 * spec.size * UNIT * spec.kappa * energy(A, x)
         at_most(errors[k], energy(A, rivals - x).min(), tolerance, f"law 18: k = {k}")
 
@@ -252,20 +255,15 @@ def check_indefinite(solve: Any, spec: SpdSpec) -> None:
     at_most(smallest, 0.0, 0.0, "the witness of a saddle is negative")
 
 
-def check_law_69(make_operator: Any, spec: SpdSpec) -> None:
+def check_law_69(extremes: Any, spec: SpdSpec) -> None:
     """Ritz values lie inside the spectrum, spread out with every step, and end at its ends."""
     A = spec.A()
-    operator: Operator = make_operator(A, spec.b())
+    operator = matrix_operator(A)
     tolerance = 64 * spec.size * UNIT * norm(A, 2)
     exact = np.linalg.eigvalsh(A)
-    ends = np.array([extreme_eigenvalues(operator, k) for k in range(1, spec.size + 1)])
+    ends = np.array([extremes(operator, k) for k in range(1, spec.size + 1)])
     at_most(exact[0], ends[:, 0], tolerance, "law 69: smallest Ritz value ≥ λ_min")
     at_most(ends[:, 1], exact[-1], tolerance, "law 69: largest Ritz value ≤ λ_max")
     at_most(ends[1:, 0], ends[:-1, 0], tolerance, "law 69: the smallest never rises")
     at_most(ends[:-1, 1], ends[1:, 1], tolerance, "law 69: the largest never falls")
     same(ends[-1], [exact[0], exact[-1]], 2 * tolerance, "law 69: exact after N steps")
-
-
-def operator_of(A: Any, b: Any) -> Operator:
-    """The operator our solvers see."""
-    return as_operator(A, b)
