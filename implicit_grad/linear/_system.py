@@ -121,8 +121,10 @@ def verdict(
         before = (counts <= taken) & to_numpy(system.finite)
         own = np.where(before, ends.codes(iterates, residuals, counts >= 0), codes)
         points, norms = ends.unscaled(iterates, residuals)
+        own[ends.overflowed(points) & (own != Status.INDEFINITE.code)] = Status.NONFINITE.code
         path = Path(tuple(range(iterates.shape[0])), points, norms, codes=own.astype(np.int8), costs=costs)
     value, residual_norm = ends.unscaled(x, residual)
+    codes[ends.overflowed(value) & (codes != Status.INDEFINITE.code)] = Status.NONFINITE.code
     return Solution(value, residual_norm, steps, statuses(codes), solver, path, **extra)
 
 
@@ -157,8 +159,15 @@ class _Ends:
     def unscaled(self, x: Array, residual: Array) -> tuple[Array, Array]:
         """In the units of b; NaN where b was not finite."""
         xp, scale, finite = namespace(x), self.system.scale, self.system.finite
-        value = xp.where(finite[..., None], x * scale[..., None], xp.full_like(x, float("nan")))
-        return value, xp.where(finite, residual * scale, xp.full_like(residual, float("nan")))
+        with np.errstate(over="ignore"):
+            x, residual = x * scale[..., None], residual * scale
+        value = xp.where(finite[..., None], x, xp.full_like(x, float("nan")))
+        return value, xp.where(finite, residual, xp.full_like(residual, float("nan")))
+
+    def overflowed(self, value: Array) -> np.ndarray[Any, Any]:
+        """Whether A⁻¹b leaves the range of the dtype, although the scaled system was solved."""
+        xp = namespace(value)
+        return to_numpy(xp.any(xp.isinf(value), axis=-1))
 
 
 def _broadcast(A: Operator, shape: tuple[int, ...]) -> Operator:
