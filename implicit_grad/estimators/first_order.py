@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from implicit_grad.backend import Array
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class FirstOrderGradient:
     ----------
     Finn, Abbeel, Levine 2017, arXiv:1703.03400, section 5.2.
     """
+
+    card: ClassVar[Card] = Card("nothing", "1 vector", "up to M/(λ + M)", "λ is not much larger than the curvature M")
 
     @property
     def label(self) -> str:

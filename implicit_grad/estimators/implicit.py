@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.linear import CG, LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Estimate, Solution, Status, status_codes, worst_status
+from implicit_grad.results import Card, Cost, Estimate, Solution, Status, status_codes, worst_status
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,13 @@ class ImplicitGradient:
 
     linear_solver: LinearSolver = field(default_factory=lambda: CG(10))
     require_minimum: bool = True
+
+    card: ClassVar[Card] = Card(
+        "the linear solve",
+        "of the linear solver",
+        "O(‖φ − φ*‖) + the linear solver's",
+        "φ is far from stationary; refuses a saddle",
+    )
 
     def __post_init__(self) -> None:
         border.strategy("linear_solver", self.linear_solver, "CG(5)")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from implicit_grad import border
 from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentError
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Estimate, Path, Solution
+from implicit_grad.results import Card, Cost, Estimate, Path, Solution
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,13 @@ class UnrolledGradient:
     """
 
     window: int | None = None
+
+    card: ClassVar[Card] = Card(
+        "K HVPs + K gradients",
+        "K vectors",
+        "O(K(1 − αμ)ᴷ) against ∇F; exact for φ_K(θ)",
+        "K is large; of a plain run it does not tend to ∇F",
+    )
 
     def __post_init__(self) -> None:
         if self.window is not None:

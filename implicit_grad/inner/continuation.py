@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from implicit_grad.errors import ArgumentError
 from implicit_grad.inner._protocol import InnerSolver
 from implicit_grad.inner.newton import Newton
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Solution, status_codes, statuses
+from implicit_grad.results import Card, Cost, Solution, status_codes, statuses
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Continuation:
 
     lams: tuple[float, ...]
     solver: InnerSolver = field(default_factory=Newton)
+
+    card: ClassVar[Card] = Card(
+        "a warm solve for each λ", "of the solver", "of the solver", "the branch ends before the smallest λ"
+    )
 
     def __post_init__(self) -> None:
         lams = tuple(border.positive_float("lams", lam) for lam in self.lams)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from implicit_grad.inner._protocol import start_point
 from implicit_grad.inner._recording import check_memory, checked_record, descent_codes, kept_steps
 from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Path, Solution, statuses
+from implicit_grad.results import Card, Cost, Path, Solution, statuses
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class GradientDescent:
     steps: int
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
     proximal: bool = field(default=True, kw_only=True)
+
+    card: ClassVar[Card] = Card(
+        "K gradients", "2 vectors; K with record", "(1 − αμ)ᴷ", "κ is large; diverges for α > 2/M̄"
+    )
 
     def __post_init__(self) -> None:
         if self.step_size is not None:
@@ -105,7 +110,9 @@ class GradientDescent:
                 moved = phi - alpha[..., None] * gradient
                 # One bad problem is frozen at its last finite iterate; its neighbours go on.
                 alive = alive & xp.isfinite(xp.sum(moved, axis=-1))
-                phi = moved if bool(xp.all(alive)) else xp.where(alive[..., None], moved, phi)
+                # On a device the mask is not looked at: that would make the host wait at every step.
+                whole = device_of(alive) is None and bool(xp.all(alive))
+                phi = moved if whole else xp.where(alive[..., None], moved, phi)
                 taken = taken + xp.astype(alive, xp.int64)
             residual = norm(loss_gradient + pull)
             final = norm(gradient)

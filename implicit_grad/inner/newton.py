@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from implicit_grad.backend import Array, dot, epsilon, namespace, norm, to_numpy
 from implicit_grad.inner._protocol import attainable, gradient_scale, start_point
 from implicit_grad.linear import Cholesky, LinearSolver, Operator
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Solution, Status, status_codes, statuses
+from implicit_grad.results import Card, Cost, Solution, Status, status_codes, statuses
 
 _HALVINGS = 40
 _ARMIJO = 1e-4
@@ -47,6 +47,13 @@ class Newton:
     rtol: float = 1e-12
     max_steps: int = 100
     linear_solver: LinearSolver = field(default_factory=Cholesky)
+
+    card: ClassVar[Card] = Card(
+        "a linear solve a step",
+        "of the linear solver",
+        "quadratic, to rounding",
+        "d is in the thousands, with Cholesky",
+    )
 
     def __post_init__(self) -> None:
         border.tolerance("rtol", self.rtol)

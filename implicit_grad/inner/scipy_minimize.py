@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from implicit_grad.backend import Array, namespace, norm
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.inner._protocol import gradient_scale, start_point
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Solution, Status, statuses
+from implicit_grad.results import Card, Cost, Solution, Status, statuses
 
 _DERIVATIVE_FREE = frozenset({"Nelder-Mead", "Powell", "COBYLA", "COBYQA"})
 _SECOND_ORDER = frozenset({"Newton-CG", "trust-ncg", "trust-krylov"})
@@ -49,6 +49,13 @@ class ScipyMinimize:
     rtol: float = 1e-6
     max_steps: int = 1000
     options: tuple[tuple[str, Any], ...] = ()
+
+    card: ClassVar[Card] = Card(
+        "of SciPy's method",
+        "of SciPy's method",
+        "‖∇G‖ as asked",
+        "one problem at a time; derivative-free in more than a few dimensions",
+    )
 
     def __post_init__(self) -> None:
         known = _DERIVATIVE_FREE | _FIRST_ORDER | _SECOND_ORDER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, add_scaled, dot, epsilon, namespace, norm
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution, Status
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,10 @@ class CG:
     max_steps: int
     rtol: float = 0.0
     record: bool = field(default=False, kw_only=True)
+
+    card: ClassVar[Card] = Card(
+        "k HVPs", "4 vectors", "2√κ((√κ−1)/(√κ+1))ᵏ", "κ is large; stops at negative curvature"
+    )
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)
@@ -166,7 +170,7 @@ def conjugate_gradient(
     iterations = 0
     with np.errstate(over="ignore", invalid="ignore"):
         _freeze(p, active)
-        while iterations < limit and bool(xp.any(active)):
+        while iterations < limit and look_again(active, iterations):
             Ap = apply(p)
             curvature, length = dot(p, Ap), dot(p, p)
             usable = xp.isfinite(curvature)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution, Status
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Cholesky:
     """
 
     refinements: int = 1
+
+    card: ClassVar[Card] = Card(
+        "d HVPs + d³/3", "d²", "rounding, eps·κ", "d is in the thousands; refuses an indefinite A"
+    )
 
     def __post_init__(self) -> None:
         border.count("refinements", self.refinements)

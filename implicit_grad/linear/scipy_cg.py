@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution, Status
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class ScipyCG:
     max_steps: int
     rtol: float = 0.0
     record: bool = field(default=False, kw_only=True)
+
+    card: ClassVar[Card] = Card("k HVPs", "4 vectors", "as CG", "as CG; one problem at a time")
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)
