@@ -104,7 +104,7 @@ def check_corrected_exact(estimator: Any, spec: RidgeSpec) -> None:
 def check_super_efficient(estimator: Any, spec: Spec) -> None:
     """Convex L: the correction squares the inner error, ‖φ_N − φ*‖ ≤ ρ/(2λ)·‖φ − φ*‖², and g is linear in that."""
     case = spec.build()
-    for share in (0.3, 1e-3):
+    for share in (0.3, 1e-3, 1e-6):
         phi = away(case, share)
         estimated = estimator(case.problem, case.theta, at(phi))
         delta = norm(phi - case.star)
