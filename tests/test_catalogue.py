@@ -1,0 +1,43 @@
+"""The README's tables are what the methods say of themselves."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import implicit_grad
+from implicit_grad import ArgumentError, catalogue, estimators, inner, linear
+from implicit_grad.results import Card
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_readme_is_up_to_date():
+    text = README.read_text(encoding="utf-8")
+    assert text.count("<!-- table:") == 3
+    assert catalogue.fill(text) == text, "run: python -m implicit_grad.catalogue README.md"
+
+
+def test_a_stale_table_is_noticed():
+    text = README.read_text(encoding="utf-8")
+    assert catalogue.fill(text.replace("| `CG` |", "| `GC` |")) == text
+
+
+@pytest.mark.parametrize("module", [estimators, inner, linear], ids=lambda m: m.__name__)
+def test_every_exported_strategy_has_a_card(module):
+    strategies = {
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and dataclasses.is_dataclass(value) and hasattr(value, "__call__")  # noqa: B004
+    }
+    missing = {name for name in strategies if not isinstance(getattr(getattr(module, name), "card", None), Card)}
+    # A composition, an operator, and the two steps that OneStepGradient is made of are no methods of their own.
+    assert missing <= {"MetaGradient", "Operator", "GradientStep", "NewtonStep", "Linearization"}
+    for name, card in catalogue.methods(module).items():
+        assert all(getattr(card, field.name) for field in dataclasses.fields(card)), name
+        assert hasattr(implicit_grad, name), f"{name} is not importable from implicit_grad"
+
+
+def test_unknown_tables_are_named():
+    with pytest.raises(ArgumentError, match="none of"):
+        catalogue.table("everything")
