@@ -13,7 +13,8 @@ from implicit_grad import BackendError, backend
 
 NAMESPACES = pytest.mark.parametrize("xp", [np, array_api_strict], ids=["numpy", "strict"])
 DIMENSIONS = st.integers(1, 9)
-EXPONENTS = st.integers(-1060, 1010)
+# Squares leave the range of float64, or its precision, near 2^±512 and 2^-485: those are drawn often.
+EXPONENTS = st.integers(-1060, 1010) | st.integers(-545, -480) | st.integers(500, 520)
 SEEDS = st.integers(2, 10**6)
 
 
