@@ -75,8 +75,9 @@ def _quadratic(curvature, lam):
 
 
 @pytest.mark.parametrize("solver", [Cholesky(), CG(10), CG(10, 1e-12), ScipyCG(10)], ids=lambda s: s.label)
-def test_a_saddle_has_no_meta_gradient(solver):
-    problem = _quadratic([2.0, -1.0, 3.0], 0.5)
+@pytest.mark.parametrize("lam", [0.5, 16.0])
+def test_a_saddle_has_no_meta_gradient(solver, lam):
+    problem = _quadratic([2.0, -lam - 0.5, 3.0], lam)
     inner = Solution(np.ones(3), 0.0, 0, Status.CONVERGED, None)
     estimate = ImplicitGradient(solver)(problem, np.ones(3), inner)
     assert estimate.status is Status.INDEFINITE

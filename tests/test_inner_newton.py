@@ -15,6 +15,7 @@ from implicit_grad import (
     Cholesky,
     Newton,
     ScipyCG,
+    Solution,
     Status,
 )
 
@@ -85,6 +86,20 @@ def test_leaves_a_saddle_downhill(solver, lam):
         assert np.linalg.norm(solution.value - wanted) <= 64 * EPS
         assert problem.value(solution.value, np.zeros(2)) < problem.value(start, np.zeros(2))
         assert solution.smallest_eigenvalue < 0
+
+
+@pytest.mark.parametrize("factor", [np.nan, -1.0, 0.0], ids=["NaN", "uphill", "nothing"])
+def test_a_useless_direction_is_replaced_by_steepest_descent(factor):
+    """Whatever the linear solver returns, G goes down."""
+
+    def useless(A, b):
+        return Solution(factor * b, np.zeros(b.shape[:-1]), 0, Status.STAGNATED, "useless")
+
+    scene = scenes.softmax(4.7)
+    first = scene.problem.value(scene.theta, scene.theta)
+    solution = Newton(max_steps=4, linear_solver=useless)(scene.problem, scene.theta)
+    assert solution.steps == 4
+    assert scene.problem.value(solution.value, scene.theta) < first
 
 
 def test_an_exact_saddle_is_stationary_but_no_minimum():

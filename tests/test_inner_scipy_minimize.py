@@ -77,6 +77,17 @@ def test_scipys_own_success_is_not_believed():
     assert solution.steps < 1000
 
 
+def test_the_tolerance_is_relative_to_what_cancels():
+    """rtol does not enter the run: just above the ratio that it reaches it is met, just below it is not."""
+    scene = scenes.softmax(0.37)
+    phi = ScipyMinimize("BFGS", 0.0)(scene.problem, scene.theta).value
+    size = 0.37 * (np.linalg.norm(phi) + np.linalg.norm(scene.theta))
+    size += np.linalg.norm(scene.problem.inner.gradient(phi))
+    ratio = float(np.linalg.norm(scene.problem.stationarity(phi, scene.theta)) / size)
+    assert ScipyMinimize("BFGS", 1.001 * ratio)(scene.problem, scene.theta).status is Status.CONVERGED
+    assert ScipyMinimize("BFGS", 0.999 * ratio)(scene.problem, scene.theta).status is Status.STAGNATED
+
+
 def test_a_batch_is_its_problems():
     scene = scenes.softmax(0.37)
     lams = np.array([[0.02], [3.1]])

@@ -22,6 +22,15 @@ def test_dense_gives_the_matrix_back(stacks):
     assert np.array_equal(operator.dense(), A)
 
 
+def test_dense_is_symmetric():
+    """The rounding of products is not symmetric; the copy is, and keeps what both triangles say."""
+    A = _matrices()[0]
+    crooked = A + 1e-9 * np.triu(np.ones((5, 5)), 1)
+    dense = Operator(lambda v: v @ crooked.T, (), 5, A, stacks=True).dense()
+    assert np.array_equal(dense, dense.T)
+    assert np.array_equal(dense, 0.5 * (crooked + crooked.T))
+
+
 def test_dense_goes_in_chunks(monkeypatch):
     """Three columns at a time give the matrix that one column at a time gives."""
     from implicit_grad.linear import operator as module

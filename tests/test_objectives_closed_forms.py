@@ -219,6 +219,16 @@ def test_cross_entropy_stays_finite(logit):
         assert np.isfinite(at.hvp(np.ones(2))).all()
 
 
+@pytest.mark.parametrize("logit", [5.0, 20.0, 34.0])
+def test_a_saturated_softmax_keeps_the_digits_of_its_curvature(logit):
+    """H = p(1 − p)·[[1, −1], [−1, 1]]: 16·eps relative, although p(1 − p) falls to 1e-15."""
+    f = SoftmaxCrossEntropy(np.ones((1, 1)), np.array([0]), 2)
+    H = f.linearize(np.array([logit, 0.0])).hvp(np.eye(2))
+    q = 1 / (1 + MP.exp(MP.mpf(logit)))
+    wanted = float(q * (1 - q))
+    assert np.abs(H / wanted - [[1, -1], [-1, 1]]).max() <= 16 * EPS
+
+
 def test_cross_entropy_of_equal_logits_is_log_of_their_number():
     for classes in (2, 3, 7, 100):
         f = SoftmaxCrossEntropy(np.ones((5, 2)), np.arange(5) % classes, classes)
