@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from implicit_grad.backend import Array, namespace
+from implicit_grad.backend import Array, dot, namespace
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +83,11 @@ class CrossEntropyHead:
         diag(p) − p pᵀ does not see a constant added to R. Taking away R at the most probable class first leaves
         nothing to cancel where p is nearly an indicator, and the small curvature keeps its digits.
         """
-        xp = namespace(tangent)
         p, peak = state
-        moved = tangent - xp.sum(peak * tangent, axis=-1, keepdims=True)
-        pr = p * moved
-        return (pr - p * xp.sum(pr, axis=-1, keepdims=True)) / tangent.shape[-2]
+        moved = tangent - dot(peak, tangent)[..., None]
+        moved -= dot(p, moved)[..., None]
+        moved *= p / tangent.shape[-2]
+        return moved
 
 
 Head = SquaredErrorHead | CrossEntropyHead
