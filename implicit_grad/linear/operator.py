@@ -81,7 +81,7 @@ class Operator:
         chunk = max(1, _DENSE_CHUNK // per_column) if self.stacks else 1
         columns = []
         for start in range(0, d, chunk):
-            basis = xp.reshape(eye[start : start + chunk, :], (-1, *ones, d))
+            basis = xp.reshape(eye[start : min(start + chunk, d), :], (-1, *ones, d))
             if self.stacks:
                 columns.append(xp.broadcast_to(self.apply(basis), (basis.shape[0], *self.batch_shape, d)))
             else:
