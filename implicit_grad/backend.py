@@ -1,21 +1,236 @@
 """The array namespace of the arguments, and the few reductions every floor needs.
 
 Compute functions are driven by the type of their arguments: NumPy arrays in, NumPy arrays out. Numbers are
-neutral, and a mixture of two kinds of array is one clear error. This is the only module that may import a
-device library.
+neutral, and a mixture of two kinds of array is one clear error. Where new data is made, `get_backend` chooses the
+device they are moved to. This is the only module that may import a device library.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from implicit_grad.errors import BackendError
+from implicit_grad.errors import ArgumentError, BackendError, BackendUnavailable
 
 Array = Any
 """An array of any supported namespace. Shapes are given in the docstrings: `(..., d)`."""
+
+_READ_EVERY = 8
+
+ENVIRONMENT = "IMPLICIT_GRAD_BACKEND"
+"""Environment variable with the name of the backend that new data goes to where nobody names one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """A place where arrays live, with the few things that its namespace does not do as NumPy's does.
+
+    Attributes
+    ----------
+    name : str
+    xp : module
+        Array namespace.
+    array_type : type
+    asarray : callable
+        Moves a host or device array to this place; the explicit way in.
+    to_host : callable
+        Copies a device array to NumPy; the explicit way out. It waits for the device.
+    synchronize : callable
+        Waits until the device has done all work given to it: for timing.
+    cholesky : callable
+        `(..., d, d)` → lower factors; raises `numpy.linalg.LinAlgError` where there is none, and never returns
+        garbage instead.
+    solve_triangular : callable
+        `(L, b, transpose)` → L⁻¹b or L⁻ᵀb for `(..., d, d)` and `(..., d)` of equal batch.
+    """
+
+    name: str
+    xp: Any
+    array_type: type
+    asarray: Callable[[Any], Array]
+    to_host: Callable[[Array], np.ndarray[Any, Any]]
+    synchronize: Callable[[], None]
+    cholesky: Callable[[Array], Array]
+    solve_triangular: Callable[[Array, Array, bool], Array]
+
+    def __repr__(self) -> str:
+        return f"<backend {self.name}>"
+
+
+def _numpy_triangular(L: Array, b: Array, transposed: bool) -> Array:
+    return np.linalg.solve(transpose(L) if transposed else L, b[..., None])[..., 0]
+
+
+NUMPY = Backend("numpy", np, np.ndarray, np.asarray, np.asarray, lambda: None, np.linalg.cholesky, _numpy_triangular)
+
+_REGISTERED: dict[str, Backend] = {"numpy": NUMPY}
+_KINDS: dict[type, Backend | None] = {}
+"""Array type → its device backend, None for NumPy and for what is no device array; filled as types are met."""
+
+
+def register(backend: Backend) -> Backend:
+    """Make a device known by the type of its arrays and by its name.
+
+    Raises
+    ------
+    ArgumentError
+        If the name is taken by another array type.
+    """
+    known = _REGISTERED.get(backend.name)
+    if known is not None and known.array_type is not backend.array_type:
+        raise ArgumentError(f"backend: the name {backend.name!r} is taken by {known.array_type.__name__}")
+    _REGISTERED[backend.name] = backend
+    _KINDS.clear()
+    return backend
+
+
+def get_backend(name: str | Backend | None = None) -> Backend:
+    """Return the backend that new data shall live on, ready to compute.
+
+    Parameters
+    ----------
+    name : str or Backend, optional
+        "numpy", "cupy" or a registered name; default: the environment variable IMPLICIT_GRAD_BACKEND, else "numpy".
+
+    Raises
+    ------
+    ArgumentError
+        For an unknown name.
+    BackendUnavailable
+        If it cannot compute on this machine, with what exactly is missing. There is no fallback.
+
+    Examples
+    --------
+    >>> get_backend("numpy").asarray([1.0, 2.0])
+    array([1., 2.])
+    """
+    if isinstance(name, Backend):
+        return name
+    source = "backend"
+    if name is None:
+        name, source = os.environ.get(ENVIRONMENT) or "numpy", ENVIRONMENT
+    if name == "cupy":
+        found = _cupy()
+        _probe(found)
+        return found
+    if name not in _REGISTERED:
+        raise ArgumentError(f"{source}: {name!r} is none of {sorted({*_REGISTERED, 'cupy'})}")
+    return _REGISTERED[name]
+
+
+def device_of(array: Any) -> Backend | None:
+    """Return the backend of a device array; None for NumPy arrays, for numbers and for array-API namespaces."""
+    kind = type(array)
+    try:
+        return _KINDS[kind]
+    except KeyError:
+        _KINDS[kind] = found = _recognise(kind)
+        return found
+
+
+def _recognise(kind: type) -> Backend | None:
+    for backend in _REGISTERED.values():
+        if backend is not NUMPY and issubclass(kind, backend.array_type):
+            return backend
+    # An array is at hand, so there is a device: nothing to probe.
+    if kind.__module__.partition(".")[0] == "cupy" and kind.__name__ == "ndarray":
+        return _cupy()
+    return None
+
+
+def is_array(x: Any) -> bool:
+    """Whether x is an array of a supported namespace."""
+    return isinstance(x, np.ndarray) or device_of(x) is not None or hasattr(x, "__array_namespace__")
+
+
+def _cupy() -> Backend:
+    """Import CuPy and register it, without touching a device."""
+    if "cupy" in _REGISTERED:
+        return _REGISTERED["cupy"]
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise BackendUnavailable(f"backend: CuPy is installed but does not load: {error}") from error
+        raise BackendUnavailable(
+            "backend: CuPy is not installed: pip install 'implicit-grad[gpu]' (CUDA 13), or the cupy package that "
+            "fits your CUDA version"
+        ) from error
+    except ImportError as error:
+        raise BackendUnavailable(f"backend: CuPy is installed but does not load: {error}") from error
+
+    def cholesky(A: Array) -> Array:
+        from cupyx import errstate
+
+        # By default CuPy ignores what cuSOLVER says and returns whatever is in memory.
+        with errstate(linalg="raise"):
+            return cupy.linalg.cholesky(A)
+
+    def solve_triangular(L: Array, b: Array, transposed: bool) -> Array:
+        # Needs cuBLAS at import: only once it is used.
+        from cupyx.scipy.linalg import solve_triangular
+
+        return solve_triangular(L, b, trans="T" if transposed else "N", lower=True)
+
+    return register(
+        Backend(
+            "cupy",
+            cupy,
+            cupy.ndarray,
+            cupy.asarray,
+            cupy.asnumpy,
+            lambda: cupy.cuda.Device().synchronize(),
+            cholesky,
+            solve_triangular,
+        )
+    )
+
+
+def _probe(backend: Backend) -> None:
+    """Compute something that needs driver, compiler and BLAS, and read it back.
+
+    Raises
+    ------
+    BackendUnavailable
+        Naming the part that is missing, with the library's own words.
+    """
+    try:
+        x = backend.asarray(np.eye(2))
+        ready = bool((backend.to_host(x @ x + x) == 2 * np.eye(2)).all())
+        backend.synchronize()
+    except Exception as error:  # whatever a broken installation raises: the user gets one error with the cause
+        raise BackendUnavailable(f"backend: {_cause(backend)}: {type(error).__name__}: {error}") from error
+    if not ready:
+        raise BackendUnavailable(f"backend: {backend.name} computes I·I + I wrongly on this machine")
+
+
+def _cause(backend: Backend) -> str:
+    version = getattr(backend.xp, "__version__", "")
+    installed = f"CuPy {version} is installed, but "
+    try:
+        runtime = backend.xp.cuda.runtime
+        driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    except Exception:
+        return f"{installed}the CUDA driver cannot be asked"
+    if driver == 0:
+        return f"{installed}this machine has no NVIDIA driver"
+    if driver // 1000 < built // 1000:
+        return f"{installed}the NVIDIA driver is too old: it serves CUDA {_dotted(driver)}, not {_dotted(built)}"
+    try:
+        count = runtime.getDeviceCount()
+    except Exception:
+        count = 0
+    if count == 0:
+        return f"{installed}the NVIDIA driver finds no device"
+    return f"{installed}it cannot compute on {count} device(s)"
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def namespace(*arrays: Any) -> Any:
@@ -30,6 +245,8 @@ def namespace(*arrays: Any) -> Any:
     for array in arrays:
         if isinstance(array, np.ndarray | np.generic):
             found.setdefault("numpy", np)
+        elif (device := device_of(array)) is not None:
+            found.setdefault(device.name, device.xp)
         elif hasattr(array, "__array_namespace__"):
             xp = array.__array_namespace__()
             found.setdefault(xp.__name__.split(".")[0], xp)
@@ -44,6 +261,8 @@ def to_numpy(x: Any) -> np.ndarray[Any, Any]:
     """Copy an array of any supported namespace to the host."""
     if isinstance(x, np.ndarray):
         return x
+    if (device := device_of(x)) is not None:
+        return device.to_host(x)
     if hasattr(x, "get"):  # CuPy's explicit transfer
         return np.asarray(x.get())
     return np.asarray(x)
@@ -138,6 +357,29 @@ def concatenate(parts: list[Array]) -> Array:
     full = [xp.broadcast_to(part, (*batch, part.shape[-1])) for part in parts]
     join = xp.concat if hasattr(xp, "concat") else xp.concatenate
     return join(full, axis=-1)
+
+
+def cholesky(A: Array) -> Array:
+    """Lower Cholesky factors `(..., d, d)`.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        Where there are none; a device library's silence is not taken for success.
+    """
+    device = device_of(A)
+    return namespace(A).linalg.cholesky(A) if device is None else device.cholesky(A)
+
+
+def look_again(active: Array, step: int, *, tolerance: bool) -> bool:
+    """Whether a loop goes on: on the host while a problem is active; a device is asked every eighth step at most.
+
+    Reading a mask makes the host wait for the device. Without a tolerance it is never read: the budget ends the
+    loop. Callers must freeze problems that are done, so that the steps too many change nothing.
+    """
+    if device_of(active) is not None and (not tolerance or step % _READ_EVERY):
+        return True
+    return bool(namespace(active).any(active))
 
 
 def epsilon(x: Array) -> float:

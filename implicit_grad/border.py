@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.backend import Array, namespace, to_numpy
+from implicit_grad.backend import Array, is_array, namespace, to_numpy
 from implicit_grad.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 
 MAX_COUNT = 10_000_000
@@ -24,7 +24,7 @@ def _as_array(name: str, value: Any) -> tuple[Any, Any]:
         raise ArgumentTypeError(f"{name}: sparse arrays are not supported; pass {name}.toarray()")
     if isinstance(value, np.ndarray):
         return np, np.asarray(value)  # np.asarray: np.matrix and other subclasses lose their own rules
-    if hasattr(value, "__array_namespace__"):
+    if is_array(value):
         return namespace(value), value
     try:
         return np, np.asarray(value)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, dot, expand, namespace, norm
+from implicit_grad.backend import Array, broadcast_shapes, device_of, dot, expand, namespace, norm
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.linear.operator import Operator
 from implicit_grad.objectives import Autodiff, Linearization, SmoothFunction
@@ -51,6 +51,7 @@ class BilevelProblem:
     inner: SmoothFunction
     outer: SmoothFunction
     lam: Any
+    _moved_lam: dict[tuple[str, str], Array] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("inner", "outer"):
@@ -122,7 +123,15 @@ class BilevelProblem:
 
     def lam_like(self, x: Array) -> Array:
         """λ as an array in the namespace and dtype of x, without the vector axis: `(...)`."""
-        return namespace(x).asarray(self.lam, dtype=x.dtype)
+        # λ from the host goes where x is; λ from a device belongs with arrays of that device only.
+        xp = namespace(x, None if device_of(self.lam) is None else self.lam)
+        if xp is np:
+            return np.asarray(self.lam, dtype=x.dtype)
+        # Moved to a device once: a loop must not send it again at every step.
+        place = (xp.__name__, str(x.dtype))
+        if place not in self._moved_lam:
+            self._moved_lam[place] = xp.asarray(self.lam, dtype=x.dtype)
+        return self._moved_lam[place]
 
     def value(self, phi: Array, theta: Array) -> Array:
         """Return G(φ; θ): `(...)`."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, expand, namespace, norm
+from implicit_grad.backend import Array, broadcast_shapes, device_of, expand, namespace, norm
 from implicit_grad.errors import ArgumentError
 from implicit_grad.inner._protocol import start_point
 from implicit_grad.inner._recording import check_memory, checked_record, descent_codes, kept_steps

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, add_scaled, dot, epsilon, namespace, norm
+from implicit_grad.backend import Array, add_scaled, dot, epsilon, look_again, namespace, norm
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.linear.operator import Operator
 from implicit_grad.results import Card, Cost, Solution, Status
@@ -39,7 +39,8 @@ class CG:
     -----
     Each step costs one product with A, and the final residual another. Where pᵀAp ≤ eps ‖A‖ pᵀp the matrix is
     not positive definite in this precision: that problem keeps the iterate before p and is `INDEFINITE`, its
-    neighbours go on.
+    neighbours go on. On a device nothing is read inside the loop with `rtol=0`; with a tolerance every eighth step
+    asks whether all problems are done, and up to seven products too many are made (and counted).
     `Solution.smallest_eigenvalue` is the smallest Rayleigh quotient met, an upper bound of λ_min(A).
 
     Examples
@@ -79,7 +80,8 @@ class CG:
         steps, residual = None, norm(r)
         totals = _Totals()
         while True:
-            run = conjugate_gradient(system.A, r, self.max_steps - done, goal, x, iterates)
+            left = self.max_steps - done
+            run = conjugate_gradient(system.A, r, left, goal, x, iterates, tolerance=self.rtol > 0)
             totals.add(run)
             x, done = run.x, done + run.iterations
             steps = run.steps if steps is None else steps + run.steps
@@ -150,11 +152,19 @@ class _Totals:
 
 
 def conjugate_gradient(
-    apply: Operator, r: Array, limit: int, goal: Array, x: Array, iterates: list[Array] | None = None
+    apply: Operator,
+    r: Array,
+    limit: int,
+    goal: Array,
+    x: Array,
+    iterates: list[Array] | None = None,
+    *,
+    tolerance: bool = True,
 ) -> _Run:
     """Advance x by conjugate gradient on A e = r until ‖r_k‖ ≤ goal in the recurrence, or `limit` steps.
 
-    Problems that are done are frozen by a zero direction: the arithmetic of the others is untouched.
+    Problems that are done are frozen by a zero direction: the arithmetic of the others is untouched. On a device
+    the loop asks only now and then whether all are, and without a `tolerance` never.
     """
     xp = namespace(r)
     rs = dot(r, r)
@@ -170,7 +180,7 @@ def conjugate_gradient(
     iterations = 0
     with np.errstate(over="ignore", invalid="ignore"):
         _freeze(p, active)
-        while iterations < limit and look_again(active, iterations):
+        while iterations < limit and look_again(active, iterations, tolerance=tolerance):
             Ap = apply(p)
             curvature, length = dot(p, Ap), dot(p, p)
             usable = xp.isfinite(curvature)

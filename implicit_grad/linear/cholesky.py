@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, namespace, to_numpy
+from implicit_grad.backend import Array, cholesky, device_of, epsilon, namespace, to_numpy
 from implicit_grad.errors import ArgumentTypeError
-from implicit_grad.linear._system import prepare, verdict
+from implicit_grad.linear._system import System, prepare, verdict
 from implicit_grad.linear.operator import Operator
 from implicit_grad.results import Card, Cost, Solution, Status
 
@@ -33,7 +33,8 @@ class Cholesky:
 
     Notes
     -----
-    Needs d Hessian-vector products, d² numbers a problem and d³/3 operations.
+    Needs d Hessian-vector products, d² numbers a problem and d³/3 operations. On a device the whole batch is
+    factored at once; where that fails, its halves are, until the matrices without a factor stand alone.
 
     Examples
     --------
@@ -64,9 +65,11 @@ class Cholesky:
         Raises
         ------
         ArgumentTypeError
-            For arrays that do not live on the host.
+            For arrays that live neither on the host nor on a registered device.
         """
         system = prepare(A, b)
+        if device_of(system.b) is not None:
+            return self._on_device(system)
         if namespace(system.b) is not np:
             raise ArgumentTypeError("b: Cholesky factors NumPy arrays only; use CG on other backends")
         shape = system.shape
@@ -101,6 +104,39 @@ class Cholesky:
             smallest_eigenvalue=smallest if found else None,
         )
 
+    def _on_device(self, system: System) -> Solution[Cholesky]:
+        device, xp, shape = device_of(system.b), namespace(system.b), system.shape
+        assert device is not None  # the caller asked
+        matrices = system.A.dense()
+        finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))
+        eye = xp.eye(system.A.size, dtype=matrices.dtype)
+        matrices = xp.where(finite[..., None, None], matrices, eye)
+        factors, positive = _factors(xp.reshape(matrices, (-1, *eye.shape)))
+        factors = xp.broadcast_to(xp.reshape(factors, matrices.shape), (*shape, *eye.shape))
+        negative = ~positive.reshape(matrices.shape[:-2])
+        usable = finite & xp.asarray(positive.reshape(negative.shape))
+
+        def solve(rhs: Array) -> Array:
+            return device.solve_triangular(factors, device.solve_triangular(factors, rhs, False), True)
+
+        x = solve(system.b)
+        for _ in range(self.refinements):
+            x = x + solve(system.b - system.A(x))
+        x = xp.where((usable & system.finite)[..., None], x, xp.full_like(x, float("nan")))
+        norms = xp.max(xp.sum(xp.abs(matrices), axis=-1), axis=-1)
+        return verdict(
+            system,
+            x,
+            solver=self,
+            rtol=epsilon(x),
+            steps=np.full(shape, 1),
+            budget=None,
+            operator_norm=norms,
+            failed={Status.INDEFINITE: np.broadcast_to(negative, shape)},
+            cost=system.A.dense_cost + Cost(hvps=self.refinements + 1),
+            smallest_eigenvalue=_lowest(matrices, negative, shape) if negative.any() else None,
+        )
+
     def _solve(self, factor: Any, operator: Operator, b: Array) -> Array:
         # SciPy's linear algebra takes a quarter of a second to import: only once it is needed.
         from scipy.linalg import cho_solve
@@ -120,6 +156,33 @@ def _factor(matrix: Array) -> Any:
         return cho_factor(matrix.T, lower=True, check_finite=False)
     except np.linalg.LinAlgError:
         return None
+
+
+def _factors(matrices: Array) -> tuple[Array, Any]:
+    """Factors of a stack `(n, d, d)`, and a host mask of the matrices that have one (the others' is I).
+
+    A device library tells that some matrix of a batch has no factor, not which.
+    """
+    n = matrices.shape[0]
+    try:
+        return cholesky(matrices), np.ones(n, dtype=bool)
+    except np.linalg.LinAlgError:
+        xp = namespace(matrices)
+        if n == 1:
+            return xp.eye(matrices.shape[-1], dtype=matrices.dtype)[None, ...], np.zeros(1, dtype=bool)
+        parts = [_factors(matrices[: n // 2, ...]), _factors(matrices[n // 2 :, ...])]
+        factors, positive = zip(*parts, strict=True)
+        return xp.concatenate(factors, axis=0), np.concatenate(positive)
+
+
+def _lowest(matrices: Array, negative: Any, shape: tuple[int, ...]) -> Array:
+    """Smallest eigenvalue of the matrices without a factor, NaN for the others."""
+    xp = namespace(matrices)
+    flat = xp.reshape(matrices, (-1, *matrices.shape[-2:]))
+    lowest = np.full(negative.size, np.nan)
+    rows = np.flatnonzero(negative)
+    lowest[rows] = to_numpy(xp.linalg.eigvalsh(flat[xp.asarray(rows)])[..., 0])
+    return xp.asarray(np.broadcast_to(lowest.reshape(negative.shape), shape), dtype=matrices.dtype)
 
 
 def _smallest_eigenvalue(matrix: Array) -> float:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, namespace, norm, to_numpy, transpose
+from implicit_grad.backend import Array, cholesky, namespace, norm, to_numpy, transpose
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.results import Card, Cost, Solution, Status
@@ -70,7 +70,7 @@ class Woodbury:
             usable = xp.all(xp.isfinite(small), axis=(-2, -1))
             small = xp.where(usable[..., None, None], small, xp.eye(factor.rank, dtype=gram.dtype))
             # FFᵀ + σI is positive definite by construction: σ > 0 is checked where the problem is built.
-            inverse_root = xp.linalg.inv(xp.linalg.cholesky(small))
+            inverse_root = xp.linalg.inv(cholesky(small))
 
             def solve(rhs: Array) -> Array:
                 inner = (inverse_root @ factor.apply(rhs)[..., None])[..., 0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, Backend
 from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives import MultilayerPerceptron, SmoothFunction, SoftmaxCrossEntropy
 from implicit_grad.objectives.multilayer_perceptron import Activation
@@ -96,14 +96,16 @@ class FewShot:
             for stream in task_streams(rng, tasks)
         ]
 
-    def problem(self, support: Array, query: Array, lam: Any) -> BilevelProblem:
-        """Return the problem of images `(tasks, ways, shots or queries, features)`."""
-        return BilevelProblem(self._loss(support), self._loss(query), lam)
+    def problem(self, support: Array, query: Array, lam: Any, place: Backend) -> BilevelProblem:
+        """Return the problem of host images `(tasks, ways, shots or queries, features)`, moved to `place`."""
+        return BilevelProblem(self._loss(support, place), self._loss(query, place), lam)
 
-    def _loss(self, images: Array) -> SmoothFunction:
+    def _loss(self, images: Array, place: Backend) -> SmoothFunction:
         tasks, ways, each, features = images.shape
         X = images.reshape(tasks, ways * each, features)
         labels = np.tile(np.repeat(np.arange(ways), each), (tasks, 1))
-        if self.hidden:
-            return MultilayerPerceptron(X, labels, self.hidden, self.activation, n_classes=ways)
-        return SoftmaxCrossEntropy(np.concatenate([X, np.ones((*X.shape[:-1], 1))], axis=-1), labels, ways)
+        if not self.hidden:
+            X = np.concatenate([X, np.ones((*X.shape[:-1], 1))], axis=-1)
+            return SoftmaxCrossEntropy(place.asarray(X), place.asarray(labels), ways)
+        X, labels = place.asarray(X), place.asarray(labels)
+        return MultilayerPerceptron(X, labels, self.hidden, self.activation, n_classes=ways)

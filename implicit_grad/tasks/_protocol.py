@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, Backend
 from implicit_grad.problem import BilevelProblem
 
 
@@ -42,7 +42,9 @@ class TaskSource(Protocol):
         """Short name for legends and titles."""
         ...
 
-    def sample(self, rng: np.random.Generator, *, tasks: int, lam: Any) -> BilevelProblem:
+    def sample(
+        self, rng: np.random.Generator, *, tasks: int, lam: Any, backend: str | Backend | None = None
+    ) -> BilevelProblem:
         """Draw tasks as one problem with batch axis `(tasks,)`.
 
         Parameters
@@ -52,9 +54,17 @@ class TaskSource(Protocol):
             Number of tasks, at least one.
         lam : float or (...) array
             λ > 0, broadcast against `(tasks,)`: a `(L, 1)` array gives the batch `(L, tasks)`.
+        backend : str or Backend, optional
+            Where the tasks shall live, as in `get_backend`. They are drawn on the host and then moved: the same
+            numbers bit for bit.
+
+        Raises
+        ------
+        BackendUnavailable
+            Before anything is drawn.
         """
         ...
 
-    def initial_parameters(self, rng: np.random.Generator) -> Array:
-        """Draw a starting θ of shape `(d,)`."""
+    def initial_parameters(self, rng: np.random.Generator, *, backend: str | Backend | None = None) -> Array:
+        """Draw a starting θ of shape `(d,)`, on the host, and move it to the backend."""
         ...

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, Backend, get_backend
 from implicit_grad.errors import MissingDependency
 from implicit_grad.objectives import Tanh
 from implicit_grad.objectives.multilayer_perceptron import Activation, parameter_count
@@ -76,8 +76,11 @@ class Digits:
         """Short name for legends."""
         return f"digits, {self.ways}-way {self.shots}-shot"
 
-    def sample(self, rng: np.random.Generator, *, tasks: int, lam: Any) -> BilevelProblem:
+    def sample(
+        self, rng: np.random.Generator, *, tasks: int, lam: Any, backend: str | Backend | None = None
+    ) -> BilevelProblem:
         """Draw tasks as one problem with batch axis `(tasks,)`."""
+        place = get_backend(backend)
         images, members = _digits()
         episodes = self._shape.episodes(rng, tasks, [len(each) for each in members])
 
@@ -85,11 +88,11 @@ class Digits:
             numbers = [[members[c][k] for c, k in zip(e.classes, getattr(e, half), strict=True)] for e in episodes]
             return images[np.array(numbers)]
 
-        return self._shape.problem(chosen("support"), chosen("query"), lam)
+        return self._shape.problem(chosen("support"), chosen("query"), lam, place)
 
-    def initial_parameters(self, rng: np.random.Generator) -> Array:
+    def initial_parameters(self, rng: np.random.Generator, *, backend: str | Backend | None = None) -> Array:
         """Draw θ: Glorot normal weights, zero biases: `(d,)`."""
-        return glorot(rng, self._shape.widths(_PIXELS))
+        return get_backend(backend).asarray(glorot(rng, self._shape.widths(_PIXELS)))
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, Backend, get_backend
 from implicit_grad.data.downsampling import SIDE, Downsampling
 from implicit_grad.data.loading import load_omniglot
 from implicit_grad.data.packed import BACKGROUND, DRAWERS, EVALUATION, PackedImages
@@ -129,13 +129,16 @@ class Omniglot:
         """Short name for legends."""
         return f"Omniglot, {self.ways}-way {self.shots}-shot"
 
-    def sample(self, rng: np.random.Generator, *, tasks: int, lam: Any) -> BilevelProblem:
+    def sample(
+        self, rng: np.random.Generator, *, tasks: int, lam: Any, backend: str | Backend | None = None
+    ) -> BilevelProblem:
         """Draw tasks as one problem with batch axis `(tasks,)`."""
+        place = get_backend(backend)
         data = load_omniglot(self.path)
         episodes = self._shape.episodes(rng, tasks, [DRAWERS] * self.n_classes)
         support = np.stack([self._features(data, episode, episode.support) for episode in episodes])
         query = np.stack([self._features(data, episode, episode.query) for episode in episodes])
-        return self._shape.problem(support, query, lam)
+        return self._shape.problem(support, query, lam, place)
 
     def _features(self, data: PackedImages, episode: Episode, drawers: Array) -> Array:
         """Return the drawings `(ways, each, 784)` of an episode's classes by these drawers."""
@@ -145,6 +148,6 @@ class Omniglot:
         turned = [np.rot90(each, turn, axes=(-2, -1)) for each, turn in zip(small, turns, strict=True)]
         return np.stack(turned).reshape(*drawers.shape, SIDE * SIDE)
 
-    def initial_parameters(self, rng: np.random.Generator) -> Array:
+    def initial_parameters(self, rng: np.random.Generator, *, backend: str | Backend | None = None) -> Array:
         """Draw θ: Glorot normal weights, zero biases: `(d,)`."""
-        return glorot(rng, self._shape.widths(SIDE * SIDE))
+        return get_backend(backend).asarray(glorot(rng, self._shape.widths(SIDE * SIDE)))

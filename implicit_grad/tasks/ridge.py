@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, Backend, get_backend
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.objectives import LeastSquares
 from implicit_grad.problem import BilevelProblem
@@ -135,10 +135,13 @@ class RandomRidge:
             values = self.spectrum.eigenvalues(rank, float(self.condition or 1.0))
         return self.scale * np.concatenate([values, np.zeros(self.dim - values.size)])
 
-    def sample(self, rng: np.random.Generator, *, tasks: int, lam: Any) -> BilevelProblem:
+    def sample(
+        self, rng: np.random.Generator, *, tasks: int, lam: Any, backend: str | Backend | None = None
+    ) -> BilevelProblem:
         """Draw tasks as one problem with batch axis `(tasks,)`."""
+        place = get_backend(backend)
         draws = [self._draw(stream) for stream in task_streams(rng, tasks)]
-        X, y, X_test, y_test = (np.stack(parts) for parts in zip(*draws, strict=True))
+        X, y, X_test, y_test = (place.asarray(np.stack(parts)) for parts in zip(*draws, strict=True))
         return BilevelProblem(LeastSquares(X, y), LeastSquares(X_test, y_test), lam)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
@@ -153,6 +156,6 @@ class RandomRidge:
         X_test = (rng.standard_normal((m, rank)) * roots) @ V.T
         return X, y, X_test, X_test @ w + self.noise * rng.standard_normal(m)
 
-    def initial_parameters(self, rng: np.random.Generator) -> Array:
+    def initial_parameters(self, rng: np.random.Generator, *, backend: str | Backend | None = None) -> Array:
         """Draw θ from the law of the true parameters w, the standard normal: `(d,)`."""
-        return generator(rng).standard_normal(self.dim)
+        return get_backend(backend).asarray(generator(rng).standard_normal(self.dim))

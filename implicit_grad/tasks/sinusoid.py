@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, Backend, get_backend
 from implicit_grad.objectives import MultilayerPerceptron, Tanh
 from implicit_grad.objectives.multilayer_perceptron import Activation, parameter_count
 from implicit_grad.problem import BilevelProblem
@@ -73,10 +73,13 @@ class Sinusoid:
         """Short name for legends."""
         return f"sinusoid, {self.shots}-shot"
 
-    def sample(self, rng: np.random.Generator, *, tasks: int, lam: Any) -> BilevelProblem:
+    def sample(
+        self, rng: np.random.Generator, *, tasks: int, lam: Any, backend: str | Backend | None = None
+    ) -> BilevelProblem:
         """Draw tasks as one problem with batch axis `(tasks,)`."""
+        place = get_backend(backend)
         draws = [self._draw(stream) for stream in task_streams(rng, tasks)]
-        x, y, x_test, y_test = (np.stack(parts) for parts in zip(*draws, strict=True))
+        x, y, x_test, y_test = (place.asarray(np.stack(parts)) for parts in zip(*draws, strict=True))
         return BilevelProblem(self._loss(x, y), self._loss(x_test, y_test), lam)
 
     def _draw(self, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
@@ -87,6 +90,6 @@ class Sinusoid:
     def _loss(self, x: Array, y: Array) -> MultilayerPerceptron:
         return MultilayerPerceptron(x[..., None], y, self.hidden, self.activation)
 
-    def initial_parameters(self, rng: np.random.Generator) -> Array:
+    def initial_parameters(self, rng: np.random.Generator, *, backend: str | Backend | None = None) -> Array:
         """Draw θ: Glorot normal weights, zero biases: `(d,)`."""
-        return glorot(rng, (1, *self.hidden, 1))
+        return get_backend(backend).asarray(glorot(rng, (1, *self.hidden, 1)))
