@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import storage
+from implicit_grad.backend import Backend
 from implicit_grad.errors import ArgumentError, DataNotFound
 from implicit_grad.sweep import ErrorSweep
 
@@ -43,9 +44,19 @@ class Figure:
     draw: Callable[[Mapping[str, Any]], Any]
 
     def reproduce(
-        self, out: Path, *, quick: bool = False, seed: int = SEED, replot: bool = False, progress: Any = None
+        self,
+        out: Path,
+        *,
+        quick: bool = False,
+        seed: int = SEED,
+        replot: bool = False,
+        progress: Any = None,
+        backend: str | Backend | None = None,
     ) -> list[Path]:
-        """Run the sweeps (or read their results with `replot`), draw, and return the files written."""
+        """Run the sweeps (or read their results with `replot`), draw, and return the files written.
+
+        `backend` is where the sweeps compute; nothing falls back to the host.
+        """
         from implicit_grad import plot  # matplotlib is slow to load: only once there is something to draw
 
         results = storage.check_writable(out / "results")
@@ -56,7 +67,9 @@ class Figure:
                 tables[panel] = self._stored(path)
                 continue
             began = time.perf_counter()
-            tables[panel] = sweep.run(lambda stage, name=panel: progress and progress(f"{name}: {stage}"))
+            tables[panel] = sweep.run(
+                lambda stage, name=panel: progress and progress(f"{name}: {stage}"), backend=backend
+            )
             tables[panel].attrs["seconds"] = round(time.perf_counter() - began, 2)
             storage.save(tables[panel], path)
         with plot.house_style():

@@ -29,12 +29,17 @@ class Reproduce:
     """Folder for the figures; sweeps go to its subfolder results."""
     replot: bool = False
     """Draw from the stored sweeps, computing nothing."""
+    backend: str | None = None
+    """Where to compute: numpy or cupy; default: IMPLICIT_GRAD_BACKEND, else numpy."""
 
     def run(self) -> None:
         """Run the command."""
         from analysis import figure as analysis
+        from implicit_grad.backend import get_backend
         from implicit_grad.storage import check_writable
 
+        # Before any file is touched: a device that is not there is an error, not a reason to use another.
+        place = None if self.replot else get_backend(self.backend)
         stems = analysis.STEMS if "all" in self.figures or not self.figures else self.figures
         chosen = [analysis.figure(stem) for stem in stems]
         check_writable(self.out)
@@ -48,6 +53,7 @@ class Reproduce:
                     quick=self.quick,
                     seed=seed,
                     replot=self.replot,
+                    backend=place,
                     progress=lambda stage, stem=each.stem: bar.set_description(f"{stem}: {stage}"),
                 )
                 bar.update()

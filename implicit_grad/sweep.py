@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border, storage
-from implicit_grad.backend import norm
+from implicit_grad.backend import Backend, get_backend, namespace, norm, to_numpy
 from implicit_grad.errors import ArgumentError
 from implicit_grad.estimators import ImplicitGradient, MetaGradient, UnrolledGradient
 from implicit_grad.inner import GradientDescent, InnerSolver, Newton
@@ -82,16 +82,19 @@ class ErrorSweep:
             raise ArgumentError("inner_steps: at least one step count is needed")
         object.__setattr__(self, "inner_steps", steps)
 
-    def run(self, progress: Progress = lambda stage: None) -> Any:
-        """Return the sweep as an `xarray.Dataset`.
+    def run(self, progress: Progress = lambda stage: None, *, backend: str | Backend | None = None) -> Any:
+        """Return the sweep as an `xarray.Dataset`, which lives on the host whatever the backend.
+
+        `backend` is where the tasks are solved, as in `get_backend`; what is drawn does not depend on it.
 
         Dimensions are `estimator`, `lam`, `inner_steps` and `task`; variables `relative_error`, `status` (codes
         of `Status`), `distance` (‖φ_K − φ*‖/‖θ − φ*‖), `margin` (λ + μ_min(H)) and, at φ*, `condition`,
         `curvature_min`, `step_size`, `reference_status`. Attributes hold configuration, seed and versions.
         """
+        place = get_backend(backend)
         task_rng, theta_rng = np.random.default_rng(self.seed).spawn(2)
-        problem = self.source.sample(task_rng, tasks=self.tasks, lam=np.asarray(self.lams)[:, None])
-        theta = problem.parameters(self.source.initial_parameters(theta_rng))
+        problem = self.source.sample(task_rng, tasks=self.tasks, lam=np.asarray(self.lams)[:, None], backend=place)
+        theta = problem.parameters(self.source.initial_parameters(theta_rng, backend=place))
         progress("inner runs")
         runs = {solver: self._inner_run(solver, problem, theta) for solver in self._inner_solvers()}
         progress("reference")
@@ -137,8 +140,8 @@ class _Reference:
         self.inner = solver(problem, theta, start=start)
         estimate = ImplicitGradient(Cholesky(refinements=2))(problem, theta, self.inner)
         # Without a converged reference there is no error to state: those cells are NaN, and counted.
-        self.gradient = np.where(estimate.ok[..., None], estimate.gradient, np.nan)
-        self.norm, self.status = norm(estimate.gradient), status_codes(estimate.status)
+        self.gradient = np.where(estimate.ok[..., None], to_numpy(estimate.gradient), np.nan)
+        self.norm, self.status = norm(to_numpy(estimate.gradient)), status_codes(estimate.status)
         self.smallest, largest = spectrum_ends(problem.curvature(self.inner.value))
         self.condition = largest / self.smallest
 
@@ -157,7 +160,8 @@ class _Table:
     def points(self, run: Solution[Any]) -> Any:
         """Inner iterates at the step counts of the sweep, φ* last: `(S, L, T, d)`."""
         kept = [run.path.points[run.path.index(k)] for k in self.sweep.inner_steps]  # type: ignore[union-attr]
-        return np.stack([*kept, self.exact.inner.value] if self.sweep.at_optimum else kept)
+        kept = [*kept, self.exact.inner.value] if self.sweep.at_optimum else kept
+        return namespace(*kept).stack(kept, axis=0)
 
     def fill(self, solver: GradientDescent, run: Solution[Any]) -> None:
         stacked = replace(run, value=self.points(run), path=None)
@@ -166,7 +170,7 @@ class _Table:
             if i in shared:
                 continue
             if isinstance(method.estimator, UnrolledGradient):
-                gradients, _ = method.estimator.at_steps(self.problem, run, self.sweep.inner_steps)
+                gradients = to_numpy(method.estimator.at_steps(self.problem, run, self.sweep.inner_steps)[0])
                 if self.sweep.at_optimum:
                     gradients = np.concatenate([gradients, np.full_like(gradients[:1], np.nan)])
                 self._store(i, gradients, status_codes(run.status))
@@ -188,7 +192,7 @@ class _Table:
         estimate = ImplicitGradient(longest, require_minimum=False)(self.problem, self.theta, stacked)
         assert estimate.path is not None  # record=True
         assert estimate.linear is not None
-        codes, taken = status_codes(estimate.linear.status), estimate.linear.steps
+        codes, taken = status_codes(estimate.linear.status), to_numpy(estimate.linear.steps)
         for i, k in budgets.items():
             # A shorter run ends before the direction of negative curvature that stopped the longest.
             early = (codes == Status.INDEFINITE.code) & (k <= taken)
@@ -197,7 +201,7 @@ class _Table:
 
     def _store(self, i: int, gradients: Any, codes: Any) -> None:
         with np.errstate(invalid="ignore", divide="ignore"):
-            error = norm(gradients - self.exact.gradient) / self.exact.norm
+            error = norm(to_numpy(gradients) - self.exact.gradient) / self.exact.norm
         self.error[i] = np.moveaxis(error, 0, 1)
         self.status[i] = np.moveaxis(np.broadcast_to(codes, error.shape), 0, 1)
 
@@ -205,7 +209,7 @@ class _Table:
         xr = storage.xarray()
         run = next((r for s, r in runs.items() if s.proximal), next(iter(runs.values())))
         points = self.points(run)
-        distance = norm(points - self.exact.inner.value) / norm(self.theta - self.exact.inner.value)
+        distance = to_numpy(norm(points - self.exact.inner.value) / norm(self.theta - self.exact.inner.value))
         margin = spectrum_ends(self.problem.curvature(points))[0]
         sweep = self.sweep
         cube, plane = ("lam", "inner_steps", "task"), ("lam", "task")
@@ -217,7 +221,7 @@ class _Table:
                 "margin": (cube, np.moveaxis(margin, 0, 1)),
                 "condition": (plane, self.exact.condition),
                 "curvature_min": (plane, self.exact.smallest),
-                "step_size": (plane, run.path.step_size),  # type: ignore[union-attr]
+                "step_size": (plane, to_numpy(run.path.step_size)),  # type: ignore[union-attr]
                 "reference_status": (plane, self.exact.status.astype(np.int8)),
                 "reference_norm": (plane, self.exact.norm),
             },
@@ -248,7 +252,7 @@ def spectrum_ends(A: Any, steps: int = 60) -> tuple[Any, Any]:
         return extreme_eigenvalues(A, steps=steps)
     values = np.empty((*A.batch_shape, 2))
     for index in np.ndindex(A.batch_shape):
-        matrix = A.select(index).dense()
+        matrix = to_numpy(A.select(index).dense())
         values[index] = np.linalg.eigvalsh(matrix)[[0, -1]] if np.isfinite(matrix).all() else np.nan
     return values[..., 0], values[..., 1]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from implicit_grad import border
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, device_of
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.estimators.implicit import ImplicitGradient
 from implicit_grad.inner import InnerSolver, Newton
@@ -92,6 +92,8 @@ class MetaGradient:
             estimate = self(problem.on_tree(unflatten), vector)
             return replace(estimate, gradient=unflatten(estimate.gradient))
         theta = problem.parameters(theta)
+        if self.measure_memory and device_of(theta) is not None:
+            raise ArgumentTypeError("measure_memory: counts memory of the host only, and θ lives on a device")
         return self._measured(problem, theta) if self.measure_memory else self._estimate(problem, theta)
 
     def _estimate(self, problem: BilevelProblem, theta: Array) -> Estimate:
