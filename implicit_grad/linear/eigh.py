@@ -47,7 +47,7 @@ class Eigh:
     """
 
     refinements: int = 1
-    card: ClassVar[Card] = Card("d products and 9d³", "d²", "exact", "κ > 1/√eps; d in the thousands")
+    card: ClassVar[Card] = Card("d HVPs + 9d³", "d²", "exact", "κ > 1/√eps; d in the thousands")
 
     def __post_init__(self) -> None:
         border.count("refinements", self.refinements)

@@ -48,7 +48,7 @@ class LU:
     """
 
     refinements: int = 1
-    card: ClassVar[Card] = Card("d products and 2d³", "d²", "exact", "κ > 1/√eps; d in the thousands")
+    card: ClassVar[Card] = Card("d HVPs + 2d³", "d²", "exact", "κ > 1/√eps; d in the thousands")
 
     def __post_init__(self) -> None:
         border.count("refinements", self.refinements)
