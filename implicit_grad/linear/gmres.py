@@ -47,9 +47,7 @@ class GMRES:
 
     max_steps: int
     rtol: float = 0.0
-    card: ClassVar[Card] = Card(
-        "k products and k²d", "k·d", "2((√κ−1)/(√κ+1))ᵏ of the residual", "k vectors do not fit"
-    )
+    card: ClassVar[Card] = Card("k HVPs + k²d", "k·d", "2((√κ−1)/(√κ+1))ᵏ of the residual", "k vectors do not fit")
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)

@@ -58,9 +58,7 @@ class MINRES:
     max_steps: int
     rtol: float = 0.0
     record: bool = field(default=False, kw_only=True)
-    card: ClassVar[Card] = Card(
-        "k products", "–", "((κ−1)/(κ+1))^{k/2} at worst", "slow without a clustered spectrum"
-    )
+    card: ClassVar[Card] = Card("k HVPs", "–", "((κ−1)/(κ+1))^{k/2} at worst", "slow without a clustered spectrum")
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, namespace, to_numpy
+from implicit_grad.backend import Array, epsilon, namespace
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.linear._sketch import check_rank, sketch
 from implicit_grad.linear._system import prepare, verdict
@@ -61,7 +61,7 @@ class Nystrom:
 
     rank: int
     seed: int = 2019
-    card: ClassVar[Card] = Card("rank products", "rank·d", "E/(λ + E), E = ‖H − Ĥ‖", "spectra that decay slowly")
+    card: ClassVar[Card] = Card("rank HVPs", "rank·d", "E/(λ + E), E = ‖H − Ĥ‖", "spectra that decay slowly")
 
     def __post_init__(self) -> None:
         border.count("rank", self.rank, minimum=1)
@@ -102,12 +102,12 @@ class Nystrom:
             x,
             solver=self,
             rtol=0.0,
-            steps=np.where(to_numpy(system.b).any(axis=-1), self.rank, 0),
+            steps=self.rank * xp.astype(xp.any(system.b != 0, axis=-1), xp.int64),
             budget=self.rank,
             operator_norm=model.largest + zero,
             failed={
-                Status.NONFINITE: ~to_numpy(model.finite & (zero == 0)),
-                Status.INDEFINITE: to_numpy(saddle & (zero == 0)),
+                Status.NONFINITE: ~model.finite & (zero == 0),
+                Status.INDEFINITE: saddle & (zero == 0),
             },
             cost=Cost(hvps=self.rank + 1),
             smallest_eigenvalue=model.smallest + zero,
