@@ -20,11 +20,17 @@ FLOORS = {
     "backend": 0,
     "border": 0,
     "objectives": 1,
+    "regularizers": 1,
     "linear": 2,
     "problem": 2,
+    "regularized": 2,
     "inner": 3,
+    "newton_root": 3,
     "estimators": 4,
+    "adapters": 5,
+    "catalogue": 5,
     "certificates": 5,
+    "implicit": 5,
     "reference": 5,
     "verify": 5,
     "storage": 4,
@@ -40,7 +46,7 @@ FLOORS = {
 """Room or module → floor. A module imports from its own floor or below, never above."""
 
 FENCES = {
-    "autograd": ("objectives/autodiff.py",),
+    "autograd": ("objectives/autodiff.py", "objectives/autodiff_map.py", "objectives/_primitive.py"),
     "cupy": ("backend.py",),
     "matplotlib": ("plot.py",),
     "tyro": ("cli.py",),
