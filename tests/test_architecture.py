@@ -46,7 +46,7 @@ FLOORS = {
 """Room or module → floor. A module imports from its own floor or below, never above."""
 
 FENCES = {
-    "autograd": ("objectives/autodiff.py", "objectives/autodiff_map.py", "objectives/_primitive.py"),
+    "autograd": ("objectives/autodiff", "objectives/_primitive.py", "objectives/_device_rules.py"),
     "cupy": ("backend.py",),
     "matplotlib": ("plot.py",),
     "tyro": ("cli.py",),
