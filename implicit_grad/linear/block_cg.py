@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, namespace, norm, transpose
+from implicit_grad.backend import Array, epsilon, look_again, namespace, norm, transpose
 from implicit_grad.linear._restarts import Run, solve_restarting, target_of
 from implicit_grad.linear._system import System, prepare
 from implicit_grad.linear.operator import Operator
@@ -80,7 +80,7 @@ class BlockCG:
     def __call__(self, A: Any, b: Array) -> Solution[BlockCG]:
         """Solve A X = B."""
         system = prepare(A, b)
-        return solve_restarting(self, system, partial(_recurrence, _Layout(system)))
+        return solve_restarting(self, system, partial(_recurrence, _Layout(system), self.rtol > 0))
 
 
 class _Layout:
@@ -117,7 +117,9 @@ class _Layout:
         return xp.broadcast_to(per_problem, (*self.block, *self.problems))
 
 
-def _recurrence(layout: _Layout, r: Array, limit: int, goal: Array, x: Array, iterates: list[Array] | None) -> Run:
+def _recurrence(
+    layout: _Layout, tolerance: bool, r: Array, limit: int, goal: Array, x: Array, iterates: list[Array] | None
+) -> Run:
     """Advance all columns; those that are done are frozen by a zero row."""
     xp, eps = namespace(r), epsilon(r)
     X, R = layout.gather(x), layout.gather(r)
@@ -131,7 +133,7 @@ def _recurrence(layout: _Layout, r: Array, limit: int, goal: Array, x: Array, it
     negative = xp.zeros(layout.problems, dtype=xp.bool) if hasattr(xp, "bool") else smallest < 0
     nonfinite, iterations = negative, 0
     with np.errstate(over="ignore", invalid="ignore"):
-        while iterations < limit and bool(xp.any(active)):
+        while iterations < limit and look_again(active, iterations, tolerance=tolerance):
             here = xp.any(active, axis=-1)
             P, live = _orthonormal_rows(xp.where(active[..., None], R + beta @ P, xp.zeros_like(R)))
             Q = layout.apply(P)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, dot, epsilon, namespace
+from implicit_grad.backend import Array, dot, epsilon, look_again, namespace
 from implicit_grad.linear._restarts import mark_saddles
 from implicit_grad.linear._system import System, prepare, verdict
 from implicit_grad.linear.lanczos import extreme_eigenvalues
@@ -87,12 +87,13 @@ class Neumann:
         series = _Series(system, alpha, saddle)
         points = [series.x] if self.record else None
         with np.errstate(over="ignore", invalid="ignore"):
-            while series.count < self.steps and bool(xp.any(series.active)):
+            while series.count < self.steps and look_again(series.active, series.count, tolerance=False):
                 series.advance()
                 if points is not None:
                     points.append(xp.asarray(series.x, copy=True))
-        done, probe, onset = series.count, 0, series.first_growth
-        if setup.hvps == 0 and bool(xp.any(series.grown)):
+        done, probe = series.count, 0
+        onset = series.onset()
+        if setup.hvps == 0 and onset <= done:
             # The growth is either a step too long or a saddle, and only the second has no remedy.
             probe = min(_LANCZOS_STEPS, system.A.size)
             lowest = _lowest(system, probe)[0]
@@ -166,7 +167,7 @@ class _Series:
         self.negative, self.nonfinite, self.grown, self.stuck = (xp.zeros_like(self.active) for _ in range(4))
         self.smallest, self.largest = xp.full_like(alpha, float("inf")), xp.zeros_like(alpha)
         self.steps = xp.zeros(alpha.shape, dtype=xp.int64)
-        self.count, self.first_growth = 0, float("inf")
+        self.count, self._grew_at = 0, xp.full_like(alpha, float("inf"))
 
     def advance(self) -> None:
         """Add one term to every sum whose residual it lets shrink."""
@@ -186,8 +187,7 @@ class _Series:
         growth = usable & positive & ~(square < self.square)
         self.stuck = self.stuck | (growth & (square <= (1 + 8 * d * eps) * self.square))
         self.grown = self.grown | (growth & ~self.stuck)
-        if bool(xp.any(self.grown)):
-            self.first_growth = min(self.first_growth, self.count)
+        self._grew_at = xp.where(self.grown & xp.isinf(self._grew_at), self.count * one, self._grew_at)
         good = usable & positive & ~growth
         # A zero step would do, were it not for the NaN of a neighbour.
         self.x = self.x + xp.where(good, self.alpha, 0 * self.alpha)[..., None] * self.r
@@ -195,3 +195,8 @@ class _Series:
         self.square = square
         self.steps = self.steps + xp.astype(good, xp.int64)
         self.active = good & (square > self.floor)
+
+    def onset(self) -> float:
+        """Step at which the first residual of the batch would have grown."""
+        grew = self._grew_at
+        return float(namespace(grew).min(grew)) if 0 not in grew.shape else float("inf")

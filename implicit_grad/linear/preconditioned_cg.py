@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, add_scaled, dot, epsilon, namespace, norm, power_of_two_scale
+from implicit_grad.backend import Array, add_scaled, dot, epsilon, look_again, namespace, norm, power_of_two_scale
 from implicit_grad.errors import ArgumentError
 from implicit_grad.linear._restarts import Run, solve_restarting, target_of
 from implicit_grad.linear._system import prepare
@@ -98,7 +98,7 @@ class PreconditionedCG:
         return solve_restarting(
             self,
             system,
-            partial(preconditioned_cg, system.A, _checked(prepared)),
+            partial(preconditioned_cg, system.A, _checked(prepared), tolerance=self.rtol > 0),
             setup=prepared.cost,
             saddle=None if smallest is None else smallest <= 0,
             smallest=smallest,
@@ -116,7 +116,15 @@ def _checked(prepared: Prepared) -> Any:
 
 
 def preconditioned_cg(
-    apply: Operator, precondition: Any, r: Array, limit: int, goal: Array, x: Array, iterates: list[Array] | None
+    apply: Operator,
+    precondition: Any,
+    r: Array,
+    limit: int,
+    goal: Array,
+    x: Array,
+    iterates: list[Array] | None = None,
+    *,
+    tolerance: bool = True,
 ) -> Run:
     """Advance x until ‖r_k‖ ≤ goal in the recurrence, or `limit` steps.
 
@@ -133,7 +141,7 @@ def preconditioned_cg(
     smallest, largest, unit = xp.full_like(old, float("inf")), xp.zeros_like(old), None
     one, zero = xp.ones_like(old), xp.zeros_like(old)
     with np.errstate(over="ignore", invalid="ignore"):
-        while iterations < limit and bool(xp.any(active)):
+        while iterations < limit and look_again(active, iterations, tolerance=tolerance):
             z = precondition(r)
             if unit is None:  # M and cM are one preconditioner, but ‖M⁻¹r‖² may overflow
                 unit = power_of_two_scale(z)[..., None]
@@ -144,7 +152,7 @@ def preconditioned_cg(
             upright = new > eps * norm(r) * norm(z)
             crooked = crooked | (active & usable & ~upright)
             active = active & usable & upright
-            if not bool(xp.any(active)):
+            if not look_again(active, iterations, tolerance=tolerance):
                 break
             beta = xp.where(active & (steps > 0), new / old, zero)
             p = xp.where(active[..., None], z + beta[..., None] * p, xp.zeros_like(p))
