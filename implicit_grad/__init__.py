@@ -1,5 +1,7 @@
 """Is this implicit (meta-)gradient right, how wrong is it, and why?"""
 
+from implicit_grad.adapters import implicit_function as implicit_function
+from implicit_grad.adapters import outer_loss as outer_loss
 from implicit_grad.errors import ArgumentError as ArgumentError
 from implicit_grad.errors import ArgumentTypeError as ArgumentTypeError
 from implicit_grad.errors import BackendError as BackendError
@@ -27,6 +29,9 @@ from implicit_grad.estimators import NewtonStep as NewtonStep
 from implicit_grad.estimators import OneStepGradient as OneStepGradient
 from implicit_grad.estimators import SuperEfficientGradient as SuperEfficientGradient
 from implicit_grad.estimators import UnrolledGradient as UnrolledGradient
+from implicit_grad.estimators import lambda_gradient as lambda_gradient
+from implicit_grad.implicit import Derivative as Derivative
+from implicit_grad.implicit import ImplicitFunction as ImplicitFunction
 from implicit_grad.inner import Continuation as Continuation
 from implicit_grad.inner import GradientDescent as GradientDescent
 from implicit_grad.inner import InnerSolver as InnerSolver
@@ -41,6 +46,8 @@ from implicit_grad.linear import BiCGSTAB as BiCGSTAB
 from implicit_grad.linear import BlockCG as BlockCG
 from implicit_grad.linear import Cholesky as Cholesky
 from implicit_grad.linear import Eigh as Eigh
+from implicit_grad.linear import GeneralGMRES as GeneralGMRES
+from implicit_grad.linear import GeneralLU as GeneralLU
 from implicit_grad.linear import Jacobi as Jacobi
 from implicit_grad.linear import LinearSolver as LinearSolver
 from implicit_grad.linear import MixedPrecision as MixedPrecision
@@ -53,15 +60,28 @@ from implicit_grad.linear import Preconditioner as Preconditioner
 from implicit_grad.linear import ScipyCG as ScipyCG
 from implicit_grad.linear import Woodbury as Woodbury
 from implicit_grad.linear import extreme_eigenvalues as extreme_eigenvalues
+from implicit_grad.newton_root import NewtonRoot as NewtonRoot
 from implicit_grad.objectives import Autodiff as Autodiff
+from implicit_grad.objectives import AutodiffMap as AutodiffMap
+from implicit_grad.objectives import FixedPoint as FixedPoint
 from implicit_grad.objectives import LeastSquares as LeastSquares
 from implicit_grad.objectives import Linearization as Linearization
+from implicit_grad.objectives import LinearizedMap as LinearizedMap
 from implicit_grad.objectives import MultilayerPerceptron as MultilayerPerceptron
 from implicit_grad.objectives import SmoothFunction as SmoothFunction
 from implicit_grad.objectives import SoftmaxCrossEntropy as SoftmaxCrossEntropy
 from implicit_grad.objectives import Softplus as Softplus
+from implicit_grad.objectives import StationarityMap as StationarityMap
 from implicit_grad.objectives import Tanh as Tanh
 from implicit_grad.problem import BilevelProblem as BilevelProblem
+from implicit_grad.regularized import RegularizedProblem as RegularizedProblem
+from implicit_grad.regularized import Stretched as Stretched
+from implicit_grad.regularizers import DiagonalQuadratic as DiagonalQuadratic
+from implicit_grad.regularizers import LogCosh as LogCosh
+from implicit_grad.regularizers import PseudoHuber as PseudoHuber
+from implicit_grad.regularizers import Quadratic as Quadratic
+from implicit_grad.regularizers import Regularizer as Regularizer
+from implicit_grad.regularizers import RelativeEntropy as RelativeEntropy
 from implicit_grad.results import Cost as Cost
 from implicit_grad.results import Estimate as Estimate
 from implicit_grad.results import Path as Path

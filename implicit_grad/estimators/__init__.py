@@ -6,6 +6,7 @@ from implicit_grad.estimators.finite_difference import FiniteDifferenceGradient 
 from implicit_grad.estimators.first_order import FirstOrderGradient as FirstOrderGradient
 from implicit_grad.estimators.forward_mode import ForwardModeGradient as ForwardModeGradient
 from implicit_grad.estimators.implicit import ImplicitGradient as ImplicitGradient
+from implicit_grad.estimators.lambda_derivative import lambda_gradient as lambda_gradient
 from implicit_grad.estimators.lambda_path import LambdaPath as LambdaPath
 from implicit_grad.estimators.meta_gradient import EXACT as EXACT
 from implicit_grad.estimators.meta_gradient import Estimator as Estimator

@@ -6,6 +6,8 @@ from implicit_grad.linear.block_cg import BlockCG as BlockCG
 from implicit_grad.linear.cg import CG as CG
 from implicit_grad.linear.cholesky import Cholesky as Cholesky
 from implicit_grad.linear.eigh import Eigh as Eigh
+from implicit_grad.linear.general_gmres import GeneralGMRES as GeneralGMRES
+from implicit_grad.linear.general_lu import GeneralLU as GeneralLU
 from implicit_grad.linear.gmres import GMRES as GMRES
 from implicit_grad.linear.lanczos import extreme_eigenvalues as extreme_eigenvalues
 from implicit_grad.linear.lsmr import LSMR as LSMR
