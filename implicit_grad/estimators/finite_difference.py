@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, expand, namespace, norm
+from implicit_grad.backend import Array, dot, epsilon, expand, namespace, norm
 from implicit_grad.estimators._verdict import refused
 from implicit_grad.inner import InnerSolver
 from implicit_grad.problem import BilevelProblem
@@ -29,8 +29,8 @@ class FiniteDifferenceGradient:
               h = (3\eta/|F'''|)^{1/3}
 
     η is what the inner residuals r leave of noise in F: ‖b‖‖r‖/λ + ½β_T(‖r‖/λ)² with b = ∇L_test(φ), plus rounding.
-    (1/λ bounds ‖A⁻¹‖ for a convex train loss; β_T is the test loss's curvature bound, where it knows one.) F''' is
-    seen in a trial with h₀ = ℓ(3η/‖b‖ℓ)^⅓ along b, ℓ = ‖θ‖ + ‖φ‖.
+    (1/λ bounds ‖A⁻¹‖ for a convex train loss; β_T is the test loss's curvature bound, where it knows one.) The third
+    derivative is seen in a trial with h₀ = ℓ(3η/‖b‖ℓ)^⅓ along b, where ℓ = ‖θ‖ + ‖φ‖.
 
     Parameters
     ----------
@@ -42,18 +42,20 @@ class FiniteDifferenceGradient:
 
     Notes
     -----
-    4d solves, since every difference is taken with 2h, too; without a `step` six more. A window of valid steps
-    begins where the noise is a tenth of g, h ≥ 10η√d/‖g‖, and ends where the truncation error is, as seen from the
-    two differences. If that window does not hold h, 2h and 4h for any h, or not the step taken, no difference can
-    be trusted, and the status is `STAGNATED`.
+    4d + 9 solves: the trial, and differences with h and 2h along every coordinate and along b. A window of valid
+    steps begins where the noise is a tenth of g, h ≥ 10η√d/‖g‖, and ends where the truncation error is, as seen
+    from the two differences. If it does not hold h, 2h and 4h for any h, or not the step taken, or if other
+    opinions disagree by a tenth of ‖g‖, no difference can be trusted, and the status is `STAGNATED`. Other opinions
+    are differences along b, those of a finer trial, and, for 4d + 4 solves more, those with the rule's step where a
+    longer `step` is given: far from θ F may look straight at every scale.
 
-    All 4d problems go through the solver as one batch: 4d² numbers a problem.
+    All go through the solver as one batch: 4d² numbers a problem.
     """
 
     inner_solver: InnerSolver
     step: float | None = None
     card: ClassVar[Card] = Card(
-        "4d inner solves from φ",
+        "4d + 9 inner solves from φ (8d + 13 with a step)",
         "4d² (one batch)",
         "O(h²) + O(η/h), at best O(η^⅔) for noise η in F",
         "the inner solves are inexact: no step is valid (said so), or d is more than a few hundred",
@@ -71,21 +73,22 @@ class FiniteDifferenceGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the differences; `inner.value` is the start of every solve."""
-        xp, d = namespace(inner.value), int(inner.value.shape[-1])
         outer = _Outer(problem, expand(theta, tuple(inner.value.shape)), inner, self.inner_solver)
-        h = outer.balanced_step() if self.step is None else xp.full_like(outer.size, self.step)
-        ones = (1,) * (inner.value.ndim - 1)
-        basis = xp.reshape(xp.eye(d, dtype=inner.value.dtype), (d, *ones, d))
-        differences, noise = outer.differences(h, basis)
-        first, second = (xp.moveaxis(differences[i, ...], 0, -1) for i in range(2))
-        g, spread = norm(first), norm(second - first)
-        # Where g is zero any noise is too much of it.
-        size = xp.where(g > 0, g, xp.full_like(g, float(xp.finfo(g.dtype).tiny)))
+        trial = outer.trial()
+        rule = trial.balanced_step()
+        h = rule if self.step is None else namespace(rule).full_like(rule, self.step)
+        g, coarse, along, noise = outer.gradients(h)
+        slope = dot(g, outer.direction)
         with np.errstate(over="ignore", invalid="ignore"):
-            unsure, bent = noise * float(d) ** 0.5 / h / size, spread / size / 3
-            valid = (unsure <= _TENTH) & (bent <= _TENTH) & (16 * unsure**2 * bent <= _TENTH**3)
+            off = noise / h
+            valid = _in_window(h, g, coarse, noise) & _alike(slope - along, g, 2 * off)
+            valid = valid & (_alike(slope - trial.slope, g, off + trial.noise / trial.h) | (trial.h >= h))
+            if self.step is not None:
+                finer, _, _, other = outer.gradients(rule)
+                off = float(g.shape[-1]) ** 0.5 * (off + other / rule)
+                valid = valid & (_alike(norm(g - finer), g, off) | (rule >= h))
         return Estimate(
-            gradient=first,
+            gradient=g,
             inner=inner,
             linear=None,
             cost=inner.cost + outer.cost,
@@ -93,14 +96,50 @@ class FiniteDifferenceGradient:
         )
 
 
+def _alike(difference: Array, g: Array, off: Array) -> Array:
+    """Whether two opinions differ by a tenth of ‖g‖ at most, beside what noise makes of them."""
+    return abs(difference) <= _TENTH * norm(g) + off
+
+
+def _in_window(h: Array, g: Array, coarse: Array, noise: Array) -> Array:
+    """Whether [10η√d/‖g‖, √(0.6‖g‖/‖F‴‖)] holds h, and three steps that double."""
+    unsure, bent = noise * float(g.shape[-1]) ** 0.5 / h, norm(coarse - g) / 3
+    # In units of ‖g‖, which may be zero: then only exact differences of a flat F are left.
+    size = norm(g)
+    unit = namespace(g).where(size > 0, size, namespace(g).full_like(size, float(namespace(g).finfo(g.dtype).tiny)))
+    unsure, bent = unsure / unit, bent / unit
+    return (unsure <= _TENTH) & (bent <= _TENTH) & (16 * unsure**2 * bent <= _TENTH**3)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """Differences along one direction with h and 2h: F' and |F‴| there, and the noise η."""
+
+    h: Array
+    slope: Array
+    bend: Array
+    noise: Array
+
+    def balanced_step(self) -> Array:
+        """Return h = (3η/|F‴|)^⅓, at most ten times the trial's and not under a ten-thousandth of it."""
+        xp = namespace(self.h)
+        known = (self.bend > 0) & xp.isfinite(self.bend)
+        h = (3 * self.noise / xp.where(known, self.bend, xp.ones_like(self.bend))) ** (1 / 3)
+        h = xp.where(known & (h < 10 * self.h), h, 10 * self.h)
+        return xp.where(h > 1e-4 * self.h, h, 1e-4 * self.h)
+
+
 class _Outer:
     """F as a function of θ by inner solves, with their statuses and costs."""
 
     def __init__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any], solver: InnerSolver) -> None:
         self.problem, self.theta, self.phi, self.solver = problem, theta, inner.value, solver
-        self.b = problem.outer.gradient(inner.value)
-        self.size, self.cost = norm(self.b), Cost(gradients=1)
+        b = problem.outer.gradient(inner.value)
+        self.size, self.cost = norm(b), Cost(gradients=1)
         self.stages: list[Any] = [inner.status]
+        xp, some = namespace(b), (self.size > 0)[..., None]
+        flat = xp.full_like(b, float(b.shape[-1]) ** -0.5)
+        self.direction = xp.where(some, b / xp.where(some, self.size[..., None], xp.ones_like(b)), flat)
 
     def _noise(self, residual: Array, value: Array) -> Array:
         """η: what residuals and rounding leave unknown of F."""
@@ -133,22 +172,25 @@ class _Outer:
         safe = xp.where(span > 0, span, xp.ones_like(span))
         return xp.where(span > 0, rise / safe, xp.full_like(rise, float("nan"))), noise
 
-    def balanced_step(self) -> Array:
-        """Return h = (3η/|F'''|)^⅓ with F''' along b from a trial."""
-        xp, d = namespace(self.phi), int(self.phi.shape[-1])
+    def gradients(self, h: Array) -> tuple[Array, Array, Array, Array]:
+        """Differences along all coordinates with h and with 2h, the slope along u, and η."""
+        xp, d = namespace(h), int(self.phi.shape[-1])
+        basis = xp.reshape(xp.eye(d, dtype=self.phi.dtype), (d, *(1,) * (self.phi.ndim - 1), d))
+        basis = xp.broadcast_to(basis, (d, *self.phi.shape))
+        both, noise = self.differences(h, xp.concat([basis, self.direction[None, ...]], axis=0))
+        g, coarse = (xp.moveaxis(both[i, :-1, ...], 0, -1) for i in range(2))
+        return g, coarse, both[0, -1, ...], noise
+
+    def trial(self) -> _Trial:
+        """Differences along u = b/‖b‖ with h₀ = ℓ(3η/‖b‖ℓ)^⅓."""
+        xp = namespace(self.phi)
         _, noise = self._solve(self.theta[None, ...])
         length = norm(self.theta) + norm(self.phi)
         length = xp.where(length > 0, length, xp.ones_like(length))
-        some = self.size > 0
-        change = xp.where(some, self.size * length, xp.ones_like(length))
+        change = xp.where(self.size > 0, self.size * length, xp.ones_like(length))
         share = 3 * noise / change
         floor = xp.full_like(share, 3 * epsilon(self.phi))
-        trial = length * xp.where(share > floor, share, floor) ** (1 / 3)
-        flat = xp.full_like(self.b, float(d) ** -0.5)
-        direction = xp.where(some[..., None], self.b / xp.where(some, self.size, change)[..., None], flat)
-        differences, noise = self.differences(trial, direction[None, ...])
-        bend = 2 * abs(differences[1, 0, ...] - differences[0, 0, ...]) / trial**2
-        known = (bend > 0) & xp.isfinite(bend)
-        h = (3 * noise / xp.where(known, bend, xp.ones_like(bend))) ** (1 / 3)
-        h = xp.where(known & (h < 10 * trial), h, 10 * trial)
-        return xp.where(h > 1e-4 * trial, h, 1e-4 * trial)
+        h = length * xp.where(share > floor, share, floor) ** (1 / 3)
+        differences, noise = self.differences(h, self.direction[None, ...])
+        slope, coarse = differences[0, 0, ...], differences[1, 0, ...]
+        return _Trial(h, slope, 2 * abs(coarse - slope) / h**2, noise)
