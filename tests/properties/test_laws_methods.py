@@ -58,7 +58,9 @@ def test_contrastive_loudness(spec):
     laws.check_contrastive_loudness(contrastive, spec)
 
 
-@pytest.mark.parametrize("estimator", [SuperEfficientGradient(), OneStepGradient(NewtonStep())], ids=lambda e: e.label)
+@pytest.mark.parametrize(
+    "estimator", [SuperEfficientGradient(), OneStepGradient(NewtonStep())], ids=lambda e: e.label
+)
 @with_edges(*RIDGE_EDGES)
 @given(spec=ridge_specs())
 def test_newton_corrections_are_exact_on_quadratics(estimator, spec):
