@@ -2,7 +2,6 @@
 
 from implicit_grad.adapters import implicit_function as implicit_function
 from implicit_grad.adapters import outer_loss as outer_loss
-from implicit_grad._allocator import settle_allocator
 from implicit_grad.errors import ArgumentError as ArgumentError
 from implicit_grad.errors import ArgumentTypeError as ArgumentTypeError
 from implicit_grad.errors import BackendError as BackendError
@@ -91,6 +90,3 @@ from implicit_grad.results import Status as Status
 from implicit_grad.results import describe as describe
 
 __version__ = "0.1.0"
-
-settle_allocator()
-del settle_allocator

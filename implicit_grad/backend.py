@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from implicit_grad._allocator import settle_allocator
 from implicit_grad.errors import ArgumentError, BackendError, BackendUnavailable
+
+settle_allocator()
 
 Array = Any
 """An array of any supported namespace. Shapes are given in the docstrings: `(..., d)`."""
