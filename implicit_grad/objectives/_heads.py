@@ -11,6 +11,9 @@ from typing import Any
 from implicit_grad.backend import Array, dot, namespace
 
 
+_FEW_CLASSES = 32
+
+
 @dataclass(frozen=True, eq=False)
 class SquaredErrorHead:
     """½·mean over samples of ‖z − y‖²; target (..., n, m)."""
@@ -48,14 +51,13 @@ class CrossEntropyHead:
     def _shifted(self, z: Array) -> tuple[Array, Array, Array]:
         # Subtracting the largest logit keeps exp in (0, 1]: finite for logits of ±1e4 and beyond.
         xp = namespace(z)
-        shifted = z - xp.max(z, axis=-1, keepdims=True)
+        shifted = z - _largest(z)[..., None]
         weights = xp.exp(shifted)
-        return shifted, weights, xp.sum(weights, axis=-1, keepdims=True)
+        return shifted, weights, _total(weights)
 
     def _mean(self, z: Array, shifted: Array, total: Array) -> Array:
         xp = namespace(z)
-        chosen = xp.sum(self.target * shifted, axis=-1)
-        return xp.sum(xp.log(total[..., 0]) - chosen, axis=-1) / z.shape[-2]
+        return xp.sum(xp.log(total) - dot(self.target, shifted), axis=-1) / z.shape[-2]
 
     def value(self, z: Array) -> Array:
         """Return the loss: `(..., n, C) → (...)`."""
@@ -66,15 +68,15 @@ class CrossEntropyHead:
         """Return loss, δ = (p − y)/n and, for `curve`, p with the weights of its largest entries."""
         xp = namespace(z)
         shifted, weights, total = self._shifted(z)
-        p = weights / total
+        p = weights / total[..., None]
         peak = xp.astype(shifted == 0, p.dtype)
-        state = (p, peak / xp.sum(peak, axis=-1, keepdims=True))
+        state = (p, peak / _total(peak)[..., None])
         return self._mean(z, shifted, total), (p - self.target) / z.shape[-2], state
 
     def delta_terms(self, z: Array, z_terms: Array) -> Array:
         """Return the size of the terms of δ = (p − y)/n, given those of z: an error in z moves p by p times it."""
         _, weights, total = self._shifted(z)
-        p = weights / total
+        p = weights / total[..., None]
         return (p * (1 + z_terms) + self.target) / z.shape[-2]
 
     def curve(self, state: Any, tangent: Array) -> Array:
@@ -88,6 +90,22 @@ class CrossEntropyHead:
         moved -= dot(p, moved)[..., None]
         moved *= p / tangent.shape[-2]
         return moved
+
+
+def _largest(z: Array) -> Array:
+    """Largest over the last axis: class by class where there are few, several times faster than a short reduction."""
+    xp = namespace(z)
+    if z.shape[-1] > _FEW_CLASSES:
+        return xp.max(z, axis=-1)
+    largest = z[..., 0]
+    for c in range(1, z.shape[-1]):
+        largest = xp.maximum(largest, z[..., c])
+    return largest
+
+
+def _total(z: Array) -> Array:
+    """Sum over the last axis, as a product with ones: BLAS is faster than a short reduction."""
+    return z @ namespace(z).ones(z.shape[-1], dtype=z.dtype)
 
 
 Head = SquaredErrorHead | CrossEntropyHead
