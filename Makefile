@@ -7,8 +7,11 @@ STAMP  := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
+# Compared with by `make bench`; `make bench BENCH="--quick --jobs a b"` for a look.
+PEERS  := jax jaxopt optimistix lineax torch torchopt
+BENCH  ?=
 
-.PHONY: setup figures test check lint types clean
+.PHONY: setup figures test bench check lint types clean
 .DEFAULT_GOAL := figures
 
 setup: $(STAMP)
@@ -24,6 +27,15 @@ figures: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Peers are optional: one that cannot be installed is named here and in the table, and the others go on. The constraint
+# keeps a package that needs PyTorch from bringing another version of it.
+bench: setup
+	@for peer in $(PEERS); do \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt $$peer \
+	    || echo "bench: $$peer could not be installed and is left out"; \
+	done
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: setup
 	$(BIN)/ruff check .
