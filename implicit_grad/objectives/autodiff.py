@@ -1,9 +1,10 @@
-"""Derivatives of any loss by HIPS autograd. The only module that imports autograd."""
+"""Derivatives of any loss by HIPS autograd, on the host and on devices."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,8 @@ from autograd.misc import flatten as flatten_with_autograd
 from autograd.tracer import getval, isbox
 
 from implicit_grad import border
-from implicit_grad.backend import Array
-from implicit_grad.errors import ArgumentError, ArgumentTypeError, LossError
+from implicit_grad.backend import Array, device_of, namespace
+from implicit_grad.errors import ArgumentError, ArgumentTypeError, ImplicitGradError, LossError
 from implicit_grad.objectives._protocol import Linearization
 
 
@@ -48,7 +49,9 @@ class Autodiff:
 
     Notes
     -----
-    `f` is given read-only arrays; a loss that mutates its argument fails. At kinks autograd takes one-sided or
+    `f` is given read-only arrays (copies on a device, which has none); a loss that mutates its argument fails.
+    Device arrays go through the same `autograd.numpy` code if what the loss closes over lives on that device, too;
+    what cannot be done there is a `LossError` that names the function. At kinks autograd takes one-sided or
     averaged slopes (abs'(0) = 0, max(x, 0)' = ½ at 0): implicit gradients need a twice differentiable loss.
 
     Examples
@@ -89,6 +92,8 @@ class Autodiff:
             raise
         wanted = np.shape(getval(x))[:-1]
         raw = getval(value)
+        if device_of(getval(x)) is not None:
+            return self._checked_on_device(value, raw, wanted)
         if not isinstance(raw, np.ndarray | np.generic | float | int) or isinstance(raw, bool):
             raise LossError(f"f: the loss must return one real number, got {type(raw).__name__}")
         if np.iscomplexobj(raw) or np.asarray(raw).dtype.kind not in "fiu":
@@ -102,8 +107,24 @@ class Autodiff:
             raise LossError(f"f: the loss returned shape {np.shape(raw)} where {wanted} was expected; {hint}")
         return value
 
+    @staticmethod
+    def _checked_on_device(value: Any, raw: Any, wanted: tuple[int, ...]) -> Any:
+        if device_of(raw) is None or raw.dtype.kind not in "fiu":
+            kind = type(raw).__name__ if device_of(raw) is None else f"dtype {raw.dtype}"
+            raise LossError(f"f: the loss must return one real number that stays on the device, got {kind}")
+        if raw.shape != wanted:
+            raise LossError(f"f: the loss returned shape {raw.shape} where {wanted} was expected")
+        return value
+
     def _rows(self, x: Array) -> list[Array]:
         """Read-only arguments for `f`: the batch itself, or one vector per problem."""
+        if (device := device_of(x)) is not None:
+            # Imported once there is a device array: the rules reach into autograd, and load SciPy.
+            from implicit_grad.objectives._device_rules import install
+
+            install(type(x), device.xp)
+            x = device.xp.array(x, copy=True)
+            return [x] if self.broadcasts else list(x.reshape(-1, x.shape[-1]))
         if not isinstance(x, np.ndarray):
             raise ArgumentTypeError(f"parameters: Autodiff differentiates NumPy arrays, got {type(x).__name__}")
         view = x.view() if self.broadcasts else x.reshape(-1, x.shape[-1])
@@ -111,22 +132,30 @@ class Autodiff:
         return [view] if self.broadcasts else list(view)
 
     def _join(self, parts: list[Any], shape: tuple[int, ...], like: Array) -> Array:
+        if device_of(like) is not None:
+            # The cotangent of a loss in another precision has that precision, here as on the host.
+            xp = namespace(like)
+            whole = parts[0] if self.broadcasts else xp.stack(parts, axis=0)
+            return xp.reshape(xp.astype(whole, like.dtype), shape)
         if self.broadcasts:
             return np.asarray(parts[0], dtype=like.dtype).reshape(shape)
         return np.stack([np.asarray(part, dtype=like.dtype) for part in parts]).reshape(shape)
 
     def value(self, x: Array) -> Array:
         """Return f(x): `(...)`."""
-        return self._join([self._checked(row) for row in self._rows(x)], x.shape[:-1], x)[()]
+        with _naming_the_function(x):
+            return self._join([self._checked(row) for row in self._rows(x)], x.shape[:-1], x)[()]
 
     def gradient(self, x: Array) -> Array:
         """Return ∇f(x): `(..., d)`."""
-        return self._join([self._value_and_gradient(row)[1] for row in self._rows(x)], x.shape, x)
+        with _naming_the_function(x):
+            return self._join([self._value_and_gradient(row)[1] for row in self._rows(x)], x.shape, x)
 
     def _value_and_gradient(self, row: Any) -> tuple[Any, Any]:
         vjp, value = make_vjp(self._checked)(row)
         # A cotangent of ones sums over problems; rows are independent, so it returns every row's gradient.
-        gradient = vjp(np.ones(np.shape(getval(value)), dtype=np.asarray(getval(getval(row))).dtype))
+        point = getval(getval(row))
+        gradient = vjp(namespace(point).ones(np.shape(getval(value)), dtype=point.dtype))
         if np.shape(getval(gradient)) != np.shape(getval(row)):
             # autograd's rule of `where` does not sum over broadcast axes.
             raise LossError(
@@ -149,7 +178,7 @@ class Autodiff:
 
         pulls, gradients = [], []
         for row in self._rows(x):
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _naming_the_function(x):
                 # A gradient that does not depend on x is a linear loss, not a mistake: its Hessian is 0.
                 warnings.filterwarnings("ignore", "Output seems independent of input", UserWarning)
                 pull, gradient = make_vjp(traced)(row)
@@ -163,7 +192,7 @@ class Autodiff:
                 return np.stack([hvp(each) for each in v])
             v = np.broadcast_to(v, x.shape)
             rows = [v] if self.broadcasts else list(v.reshape(-1, x.shape[-1]))
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _naming_the_function(x):
                 warnings.filterwarnings("ignore", "Output seems independent of input", UserWarning)
                 return self._join([pull(row) for pull, row in zip(pulls, rows, strict=True)], x.shape, x)
 
@@ -182,8 +211,38 @@ def is_tree(theta: Any) -> bool:
     if isinstance(theta, dict):
         return True
     if isinstance(theta, list | tuple):
-        return any(is_tree(leaf) or (isinstance(leaf, np.ndarray) and leaf.ndim > 0) for leaf in theta)
+        return any(is_tree(leaf) or (_is_leaf_array(leaf) and leaf.ndim > 0) for leaf in theta)
     return False
+
+
+def _is_leaf_array(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) or device_of(leaf) is not None
+
+
+@contextmanager
+def _naming_the_function(x: Array) -> Iterator[None]:
+    """Turn what a device library objects to into an error with the name of the function of the loss."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        device = device_of(x)
+        name = None if device is None or isinstance(error, ImplicitGradError) else _primitive_behind(error)
+        if device is None or name is None:
+            raise
+        raise LossError(
+            f"f: `{name}` cannot do this on {device.name} arrays ({error}); whatever the loss closes over must live "
+            f"there, too"
+        ) from error
+
+
+def _primitive_behind(error: BaseException) -> str | None:
+    """Name of the innermost function of autograd that an error passed through."""
+    name, traceback = None, error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_name == "f_wrapped":
+            name = getattr(traceback.tb_frame.f_locals.get("f_raw"), "__name__", name)
+        traceback = traceback.tb_next
+    return name
 
 
 def flatten(theta: Any) -> tuple[Array, Callable[[Any], Any]]:
@@ -222,4 +281,9 @@ def _cast_leaves(tree: Any, name: str) -> Any:
                 f"{name}: {type(tree).__name__} is not supported in a parameter tree; use dict, list or tuple"
             )
         return type(tree)(_cast_leaves(leaf, f"{name}[{i}]") for i, leaf in enumerate(tree))
-    return border.finite(name, border.real_array(name, tree))
+    leaf = border.finite(name, border.real_array(name, tree))
+    if (device := device_of(leaf)) is not None:
+        from implicit_grad.objectives._device_rules import install
+
+        install(type(leaf), device.xp)
+    return leaf
