@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,18 @@ class Stop(Exception):
     """A signal out of SciPy's loop, not an error: the routine has done enough."""
 
 
+class Subspace(Protocol):
+    """What the products with a basis say about A: Ritz values."""
+
+    def see(self, v: Array, Av: Array) -> None:
+        """Take in the next basis vector and its product."""
+        ...
+
+    def ends(self, count: int) -> tuple[float, float]:
+        """Smallest and largest Ritz value on the first `count` vectors."""
+        ...
+
+
 @dataclass(eq=False)
 class Watch:
     """One run of one routine: it multiplies for SciPy and remembers what the products say.
@@ -29,13 +41,13 @@ class Watch:
     """
 
     operator: Operator
+    space: Any = None
     each_step: bool = False
     scale: float = 0.0
     products: int = 0
     nonfinite: bool = False
     iterates: list[Array] = field(default_factory=list)
-    lanczos: _Lanczos = field(default_factory=lambda: _Lanczos())
-    orthonormal: int = 0
+    basis: int = 0
     smallest: float = float("inf")
     largest: float = 0.0
 
@@ -55,7 +67,8 @@ class Watch:
             quotient = float(v @ Av) / length
             self.smallest = min(self.smallest, quotient)
             self.largest = max(self.largest, abs(quotient))
-            self.lanczos.see(v, Av, quotient)
+        if self.space is not None:
+            self.space.see(v, Av)
         return Av
 
     def keep(self, x: Array) -> None:
@@ -66,18 +79,21 @@ class Watch:
     def spectrum(self) -> Iterator[tuple[int, float, float]]:
         """Yield step counts with the smallest curvature and the largest |curvature| seen by then.
 
-        Of the first `orthonormal` vectors it is the extreme eigenvalues of T = VᵀAV, else Rayleigh quotients.
+        Of the first `basis` vectors it is Ritz values, else Rayleigh quotients.
         """
-        count = min(self.orthonormal, len(self.lanczos.diagonal))
-        if count == 0:
+        if self.space is None or not self.basis:
             yield 0, self.smallest, self.largest
-        for k in range(1 if self.each_step else count, count + 1) if count else ():
-            low, high = self.lanczos.ends(k)
+            return
+        for k in range(1 if self.each_step else self.basis, self.basis + 1):
+            low, high = self.space.ends(k)
             yield k, low, max(abs(low), abs(high))
 
 
-class _Lanczos:
-    """The tridiagonal T = VᵀAV and MINRES's residual, from orthonormal vectors seen one after another."""
+class Lanczos:
+    """The tridiagonal T = VᵀAV and MINRES's residual, from the vectors of a Lanczos recurrence.
+
+    They lose their orthogonality, but the eigenvalues of T stay inside the spectrum of A all the same (Paige 1976).
+    """
 
     def __init__(self) -> None:
         self.diagonal: list[float] = []
@@ -86,8 +102,10 @@ class _Lanczos:
         self._previous: Array | float = 0.0
         self._cosines, self._sine = (1.0, 1.0), 0.0
 
-    def see(self, v: Array, Av: Array, quotient: float) -> None:
+    def see(self, v: Array, Av: Array) -> None:
+        """Take in the next unit vector of the recurrence and its product."""
         below = self.off[-1] if self.off else 0.0
+        quotient = float(v @ Av)
         self.diagonal.append(quotient)
         following = float(norm(Av - quotient * v - below * self._previous))
         self._previous = v
@@ -105,6 +123,48 @@ class _Lanczos:
         diagonal, off = np.array(self.diagonal[:count]), np.array(self.off[: count - 1])
         values = eigvalsh_tridiagonal(diagonal, off, check_finite=False)
         return float(values[0]), float(values[-1])
+
+
+class Basis:
+    """VᵀAV and VᵀV of vectors that are nearly orthonormal, whatever made them.
+
+    A tridiagonal T would not do: past the grade of b the next vector of GMRES is rounding blown up to length one,
+    it is not orthogonal to the others, and T then has eigenvalues far outside the spectrum of A. Where most of a
+    vector lies in the span of those before it the space is exhausted, and the rest is ignored.
+    """
+
+    def __init__(self) -> None:
+        self.vectors: list[Array] = []
+        self.products: list[Array] = []
+        self.gram: list[Array] = []
+        self.exhausted = False
+
+    def see(self, v: Array, Av: Array) -> None:
+        """Take in the next unit vector and its product."""
+        V = np.array([*self.vectors, v])
+        overlaps = V @ v
+        self.exhausted = self.exhausted or bool(overlaps[:-1] @ overlaps[:-1] > 0.5)
+        if not self.exhausted:
+            self.vectors.append(v)
+            self.products.append(V @ Av)
+            self.gram.append(overlaps)
+
+    def ends(self, count: int) -> tuple[float, float]:
+        """Smallest and largest eigenvalue of the pencil (VᵀAV, VᵀV)."""
+        from scipy.linalg import eigh
+
+        H, G = (_symmetric(columns[:count]) for columns in (self.products, self.gram))
+        values = eigh(H, G, eigvals_only=True, check_finite=False)
+        return float(values[0]), float(values[-1])
+
+
+def _symmetric(columns: list[Array]) -> Array:
+    """A symmetric matrix from the columns of its upper triangle."""
+    size = len(columns)
+    matrix = np.zeros((size, size), dtype=columns[-1].dtype)
+    for j, column in enumerate(columns):
+        matrix[: j + 1, j] = matrix[j, : j + 1] = column
+    return matrix
 
 
 Routine = Callable[[Watch, Array, int, float], tuple[Array, int]]
@@ -156,12 +216,13 @@ def follow(
     max_steps: int,
     rtol: float,
     *,
-    lanczos: bool = False,
+    space: Callable[[], Subspace] | None = None,
     each_step: bool = False,
 ) -> Trail:
     """Run a routine on one problem; where its own residual lied, again from the true one.
 
-    With `lanczos` the definiteness is probed afterwards by as many Lanczos steps as the routine took.
+    `space` makes what watches the basis of a routine. Without it the products say little, and the definiteness is
+    probed afterwards by as many Lanczos steps as the routine took.
     """
     trail = Trail(np.zeros_like(b))
     least = epsilon(b) ** 2
@@ -169,7 +230,8 @@ def follow(
     residual = size
     with np.errstate(all="ignore"):
         while trail.steps < max_steps and residual > max(rtol, least) * size:
-            watch, unit = Watch(operator, each_step), float(power_of_two_scale(r))
+            unit = float(power_of_two_scale(r))
+            watch = Watch(operator, space() if space else None, each_step)
             y, taken = routine(watch, r / unit, max_steps - trail.steps, max(rtol, least) * size / residual)
             trail.add(watch, y, unit, taken)
             if rtol == 0 or taken == 0 or trail.nonfinite or trail.steps >= max_steps:
@@ -179,7 +241,7 @@ def follow(
             before, residual = residual, float(norm(r))
             if not residual < 0.5 * before:  # rounding has the last word
                 break
-        if lanczos and trail.steps and not trail.nonfinite and not trail.negative:
+        if space is None and trail.steps and not trail.nonfinite and not trail.negative:
             count = min(trail.steps, b.size)
             smallest, largest = extreme_eigenvalues(operator, count)
             trail.products += count
@@ -188,7 +250,7 @@ def follow(
 
 
 def solve_each(
-    solver: Any, A: Any, b: Array, routine: Routine, **options: bool
+    solver: Any, A: Any, b: Array, routine: Routine, **options: Any
 ) -> tuple[System, list[tuple[tuple[int, ...], Trail]], dict[str, Any]]:
     """Follow every problem of the batch; return the trails and what `verdict` wants to know.
 
@@ -227,7 +289,7 @@ def solve_each(
     return system, trails, {"x": x, **known}
 
 
-def solution_of(solver: Any, A: Any, b: Array, routine: Routine, **options: bool) -> Solution[Any]:
+def solution_of(solver: Any, A: Any, b: Array, routine: Routine, **options: Any) -> Solution[Any]:
     """Solve every problem of the batch by `routine`, without a path."""
     system, _, known = solve_each(solver, A, b, routine, **options)
     return verdict(system, **known)

@@ -70,7 +70,7 @@ class BiCGSTAB:
         ArgumentTypeError
             For arrays that do not live on the host.
         """
-        return solution_of(self, A, b, _run, lanczos=True)
+        return solution_of(self, A, b, _run)
 
 
 def _run(watch: Watch, b: Array, limit: int, rtol: float) -> tuple[Array, int]:

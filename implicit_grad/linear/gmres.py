@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from implicit_grad import border
 from implicit_grad.backend import Array
-from implicit_grad.linear._scipy import Stop, Watch, solution_of
+from implicit_grad.linear._scipy import Basis, Stop, Watch, solution_of
 from implicit_grad.results import Card, Solution
 
 
@@ -19,7 +19,7 @@ class GMRES:
               V_k^\top V_k = I
 
     For symmetric A it finds what MINRES finds; all vectors are kept and orthogonalised, so rounding slows it down
-    less, at the price of k vectors.
+    less, at the price of k vectors (SciPy's and a copy, which the Ritz values come from).
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class GMRES:
         ArgumentTypeError
             For arrays that do not live on the host.
         """
-        return solution_of(self, A, b, _run)
+        return solution_of(self, A, b, _run, space=Basis)
 
 
 def _run(watch: Watch, b: Array, limit: int, rtol: float) -> tuple[Array, int]:
@@ -88,5 +88,5 @@ def _run(watch: Watch, b: Array, limit: int, rtol: float) -> tuple[Array, int]:
     except Stop:
         x, steps = b * 0, []
     # The last product is SciPy's own residual, not one of a basis vector.
-    watch.orthonormal = len(steps)
+    watch.basis = len(steps)
     return x, len(steps)

@@ -10,7 +10,7 @@ import numpy as np
 
 from implicit_grad import border
 from implicit_grad.backend import Array
-from implicit_grad.linear._scipy import Stop, Trail, Watch, solve_each
+from implicit_grad.linear._scipy import Lanczos, Stop, Trail, Watch, solve_each
 from implicit_grad.linear._system import verdict
 from implicit_grad.results import Card, Cost, Solution, Status
 
@@ -78,7 +78,7 @@ class MINRES:
         ArgumentTypeError
             For arrays that do not live on the host.
         """
-        system, trails, known = solve_each(self, A, b, self._run, each_step=self.record)
+        system, trails, known = solve_each(self, A, b, self._run, space=Lanczos, each_step=self.record)
         if not self.record:
             return verdict(system, **known)
         points = np.zeros((self.max_steps + 1, *system.b.shape), system.b.dtype)
@@ -104,14 +104,14 @@ class MINRES:
 
         def step(x: Array) -> None:
             watch.keep(x)
-            if watch.lanczos.residual <= rtol:
+            if watch.space.residual <= rtol:
                 raise Stop
 
         A = LinearOperator((b.size, b.size), matvec=watch.product, dtype=b.dtype)
         with contextlib.suppress(Stop):
             minres(A, b, rtol=0.0, maxiter=limit, callback=step)
         taken = len(watch.iterates)
-        watch.orthonormal = taken
+        watch.basis = taken
         return (watch.iterates[-1] if taken else np.zeros_like(b)), taken
 
 

@@ -44,6 +44,7 @@ class Neumann:
     shrinks in every step if the series converges, and never again once it has grown: at the first step that would
     let it grow the problem keeps its partial sum and is `DIVERGED` (lower α), or `INDEFINITE` where a Rayleigh
     quotient or, then, a Lanczos probe of up to 20 products shows that A is not positive definite and no α will do.
+    What does not show within k terms is not noticed: a step far below 1/λ_max hides a saddle.
     It is `STAGNATED` where ‖r_k‖ does not change by more than rounding. `Solution.smallest_eigenvalue` is the
     smallest curvature met, an upper bound of λ_min(A).
 
