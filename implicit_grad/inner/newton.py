@@ -8,14 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, dot, epsilon, namespace, norm, to_numpy
-from implicit_grad.inner._protocol import attainable, gradient_scale, start_point
-from implicit_grad.linear import Cholesky, LinearSolver, Operator
+from implicit_grad.backend import Array, dot, epsilon, namespace, to_numpy
+from implicit_grad.inner._line_search import Iterate
+from implicit_grad.inner._protocol import start_point
+from implicit_grad.linear import Cholesky, LinearSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Solution, Status, status_codes, statuses
-
-_HALVINGS = 40
-_ARMIJO = 1e-4
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Newton:
         """Minimise G(·; θ) from `start` (default θ)."""
         theta = problem.parameters(theta)
         xp = namespace(theta)
-        state = _State(problem, theta, start_point(problem, theta, start), self.rtol)
+        state = Iterate(problem, theta, start_point(problem, theta, start), self.rtol)
         steps = np.zeros(theta.shape[:-1], dtype=np.int64)
         polishing = np.zeros(theta.shape[:-1], dtype=bool)
         active = np.ones(theta.shape[:-1], dtype=bool)
@@ -101,7 +99,7 @@ class Newton:
             smallest_eigenvalue=None if np.isnan(smallest).all() else smallest,
         )
 
-    def _direction(self, state: _State, active: Any) -> tuple[Array, Any, Cost]:
+    def _direction(self, state: Iterate, active: Any) -> tuple[Array, Any, Cost]:
         """Solve A s = −∇G, shifting A where it is not positive definite; fall back on −∇G."""
         xp = namespace(state.phi)
         keep = xp.asarray(active)[..., None]
@@ -123,59 +121,3 @@ class Newton:
         finite = xp.all(xp.isfinite(direction), axis=-1)
         downhill = finite & (dot(xp.where(finite[..., None], direction, rhs), rhs) > 0)
         return xp.where(downhill[..., None], direction, rhs), seen, cost
-
-
-class _State:
-    """Current iterates with everything known about them."""
-
-    def __init__(self, problem: BilevelProblem, theta: Array, phi: Array, rtol: float) -> None:
-        self.problem, self.theta, self.rtol = problem, theta, rtol
-        self._move_to(phi)
-
-    def _move_to(self, phi: Array) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            linearization = self.problem.inner.linearize(phi)
-            lam = self.problem.lam_like(phi)
-            step = phi - self.theta
-            self.phi = phi
-            self.value = linearization.value + 0.5 * lam * dot(step, step)
-            self.gradient = linearization.gradient + lam[..., None] * step
-            self.residual = norm(self.gradient)
-            scale = gradient_scale(self.problem, phi, self.theta, linearization.gradient)
-            self.tolerance = self.rtol * scale
-            self.linearization = linearization
-            self.operator: Operator = self.problem.operator(linearization, phi)
-
-    def met(self) -> Array:
-        """Whether the residual meets the tolerance, or is down to what rounding leaves."""
-        xp = namespace(self.phi)
-        with np.errstate(over="ignore", invalid="ignore"):
-            floor = attainable(self.problem, self.phi, self.theta, self.linearization)
-        return self.residual <= xp.where(floor > self.tolerance, floor, self.tolerance)
-
-    def advance(self, direction: Array, active: Array, polishing: Array) -> tuple[Any, int]:
-        """Take the longest acceptable step of every active problem; say which problems moved."""
-        xp = namespace(direction)
-        old = self.phi, self.value, self.residual
-        slope = dot(self.gradient, direction)
-        t = xp.where(active, xp.ones_like(slope), xp.zeros_like(slope))
-        pending, accepted, trials = active, ~active, 0
-        for _ in range(_HALVINGS):
-            self._move_to(old[0] + t[..., None] * direction)
-            trials += 1
-            # A change of G below its own rounding says nothing. How large that is depends on the terms that
-            # cancel in G, which only the loss knows: below √eps relative the gradient may decide, too.
-            eps, size = epsilon(direction), xp.abs(old[1]) + xp.abs(self.value)
-            drop = old[1] - self.value
-            enough = (drop >= -_ARMIJO * t * slope) & (drop > 8 * eps * size) & ~polishing
-            blind = (xp.abs(drop) <= eps**0.5 * size) | polishing
-            accepted = enough | (blind & (self.residual < old[2]))
-            pending = pending & ~accepted & ~polishing
-            if not bool(xp.any(pending)):
-                break
-            t = xp.where(pending, 0.5 * t, t)
-        moved = active & accepted
-        if not bool(xp.all(moved | ~active)):
-            self._move_to(xp.where(moved[..., None], self.phi, old[0]))
-            trials += 1
-        return to_numpy(moved), trials

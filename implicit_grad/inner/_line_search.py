@@ -1,0 +1,72 @@
+"""Step lengths along a direction: by the value of G, or by its gradient where rounding hides the value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from implicit_grad.backend import Array, dot, epsilon, namespace, norm, to_numpy
+from implicit_grad.inner._protocol import attainable, gradient_scale
+from implicit_grad.linear import Operator
+from implicit_grad.problem import BilevelProblem
+
+_HALVINGS = 40
+_ARMIJO = 1e-4
+
+
+class Iterate:
+    """Current iterates with everything known about them."""
+
+    def __init__(self, problem: BilevelProblem, theta: Array, phi: Array, rtol: float) -> None:
+        self.problem, self.theta, self.rtol = problem, theta, rtol
+        self.move_to(phi)
+
+    def move_to(self, phi: Array) -> None:
+        """Linearise at φ."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            linearization = self.problem.inner.linearize(phi)
+            lam = self.problem.lam_like(phi)
+            step = phi - self.theta
+            self.phi = phi
+            self.value = linearization.value + 0.5 * lam * dot(step, step)
+            self.gradient = linearization.gradient + lam[..., None] * step
+            self.residual = norm(self.gradient)
+            scale = gradient_scale(self.problem, phi, self.theta, linearization.gradient)
+            self.tolerance = self.rtol * scale
+            self.linearization = linearization
+            self.operator: Operator = self.problem.operator(linearization, phi)
+
+    def met(self) -> Array:
+        """Whether the residual meets the tolerance, or is down to what rounding leaves."""
+        xp = namespace(self.phi)
+        with np.errstate(over="ignore", invalid="ignore"):
+            floor = attainable(self.problem, self.phi, self.theta, self.linearization)
+        return self.residual <= xp.where(floor > self.tolerance, floor, self.tolerance)
+
+    def advance(self, direction: Array, active: Array, polishing: Array) -> tuple[Any, int]:
+        """Take the longest acceptable step of every active problem; say which problems moved."""
+        xp = namespace(direction)
+        old = self.phi, self.value, self.residual
+        slope = dot(self.gradient, direction)
+        t = xp.where(active, xp.ones_like(slope), xp.zeros_like(slope))
+        pending, accepted, trials = active, ~active, 0
+        for _ in range(_HALVINGS):
+            self.move_to(old[0] + t[..., None] * direction)
+            trials += 1
+            # A change of G below its own rounding says nothing. How large that is depends on the terms that
+            # cancel in G, which only the loss knows: below √eps relative the gradient may decide, too.
+            eps, size = epsilon(direction), xp.abs(old[1]) + xp.abs(self.value)
+            drop = old[1] - self.value
+            enough = (drop >= -_ARMIJO * t * slope) & (drop > 8 * eps * size) & ~polishing
+            blind = (xp.abs(drop) <= eps**0.5 * size) | polishing
+            accepted = enough | (blind & (self.residual < old[2]))
+            pending = pending & ~accepted & ~polishing
+            if not bool(xp.any(pending)):
+                break
+            t = xp.where(pending, 0.5 * t, t)
+        moved = active & accepted
+        if not bool(xp.all(moved | ~active)):
+            self.move_to(xp.where(moved[..., None], self.phi, old[0]))
+            trials += 1
+        return to_numpy(moved), trials
