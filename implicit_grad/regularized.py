@@ -98,7 +98,8 @@ class RegularizedProblem:
                   L(\psi/s) + \tfrac12\lVert\psi - \eta\rVert^2, \qquad g = s\, g_\eta
 
         Call it as `s * method(problem, s * theta).gradient`. The curvature becomes Λ^{−½}HΛ^{−½} + I: a
-        preconditioner, free of charge.
+        preconditioner, free of charge. Tolerances and residuals are in the units of ψ, and what an iteration leaves
+        of an entry of g_η is multiplied by its s.
 
         Raises
         ------
