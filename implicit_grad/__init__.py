@@ -32,12 +32,14 @@ from implicit_grad.estimators import UnrolledGradient as UnrolledGradient
 from implicit_grad.estimators import lambda_gradient as lambda_gradient
 from implicit_grad.implicit import Derivative as Derivative
 from implicit_grad.implicit import ImplicitFunction as ImplicitFunction
+from implicit_grad.inner import LBFGS as LBFGS
 from implicit_grad.inner import Continuation as Continuation
 from implicit_grad.inner import GradientDescent as GradientDescent
 from implicit_grad.inner import HeavyBall as HeavyBall
 from implicit_grad.inner import InnerSolver as InnerSolver
 from implicit_grad.inner import Nesterov as Nesterov
 from implicit_grad.inner import Newton as Newton
+from implicit_grad.inner import NewtonCG as NewtonCG
 from implicit_grad.inner import ScipyMinimize as ScipyMinimize
 from implicit_grad.linear import CG as CG
 from implicit_grad.linear import GMRES as GMRES

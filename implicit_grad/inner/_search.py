@@ -1,0 +1,104 @@
+"""The loop of methods that choose a direction and search along it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from implicit_grad.backend import Array, namespace, to_numpy
+from implicit_grad.inner._line_search import Iterate
+from implicit_grad.inner._protocol import start_point
+from implicit_grad.inner._recording import check_memory, kept_steps
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Cost, Path, Solution, Status, statuses
+
+
+class Directions(Protocol):
+    """Where to go from an iterate, on one batch of problems."""
+
+    def __call__(self, here: Iterate, active: Any) -> tuple[Array, Cost]:
+        """Return a direction downhill, zero where a problem is not active."""
+        ...
+
+    def restart(self, failed: Any) -> Any:
+        """Forget what led to directions without a step; say for which of the failed there was anything to forget."""
+        ...
+
+
+def search(
+    solver: Any, problem: BilevelProblem, theta: Array, start: Array | None, directions: Directions
+) -> Solution[Any]:
+    """Take `solver.steps` steps along given directions, with the line search of Newton's method.
+
+    A problem stops where its residual meets `solver.rtol` or is down to what rounding leaves, and where no step can
+    be found.
+    """
+    kept = kept_steps(solver.record, solver.steps)
+    check_memory(theta, len(kept))
+    run = _Run(solver, problem, theta, start)
+    run.go(directions, frozenset(kept))
+    path, last = None, run.last
+    if kept:
+        xp, ends = namespace(theta), [run.ends.get(step, last) for step in kept]
+        path = Path(
+            kept,
+            xp.stack([end.phi for end in ends], axis=0),
+            xp.stack([end.residual for end in ends], axis=0),
+            codes=np.stack([end.codes(step) for step, end in zip(kept, ends, strict=True)]).astype(np.int8),
+            costs=tuple(end.cost for end in ends),
+            starts_at_theta=start is None,
+        )
+    taken, status = namespace(theta).asarray(last.taken), statuses(last.codes(solver.steps))
+    return Solution(last.phi, last.residual, taken, status, solver, path, last.cost)
+
+
+class _End:
+    """What a run that stops here would return."""
+
+    def __init__(self, here: Iterate, taken: Any, stuck: Any, cost: Cost, tolerant: bool) -> None:
+        self.phi, self.residual, self.taken, self.cost = here.phi, here.residual, taken.copy(), cost
+        self.stuck, self.tolerant, self.met = stuck.copy(), tolerant, to_numpy(here.met())
+
+    def codes(self, steps: int) -> Any:
+        """Status codes of a run of so many steps."""
+        spent = Status.MAX_STEPS if self.tolerant else Status.BUDGET_SPENT
+        codes = np.full(self.met.shape, spent.code)
+        codes[self.stuck & (self.taken < steps)] = Status.STAGNATED.code
+        codes[self.met & (self.tolerant | (self.taken < steps))] = Status.CONVERGED.code
+        codes[~np.isfinite(to_numpy(self.residual))] = Status.NONFINITE.code
+        return codes
+
+
+class _Run:
+    """One run while it lasts."""
+
+    def __init__(self, solver: Any, problem: BilevelProblem, theta: Array, start: Array | None) -> None:
+        self.solver, self.theta = solver, theta
+        self.here = Iterate(problem, theta, start_point(problem, theta, start), solver.rtol)
+        # Sizing the rounding floor of a loss that cannot do it itself takes a product.
+        self.check = Cost() if hasattr(problem.inner, "gradient_terms") else Cost(hvps=1)
+        self.ends: dict[int, _End] = {}
+
+    def go(self, directions: Directions, wanted: frozenset[int]) -> None:
+        """Take the steps, keeping the ends of runs of the wanted lengths."""
+        xp, solver, here = namespace(self.theta), self.solver, self.here
+        shape = self.theta.shape[:-1]
+        taken, stuck = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+        active = np.isfinite(to_numpy(here.residual)) & (to_numpy(here.residual) > 0)
+        cost, none = Cost(gradients=1), xp.zeros_like(here.residual) != 0
+        for step in range(solver.steps + 1):
+            cost += self.check
+            self.last = _End(here, taken, stuck, cost, solver.rtol > 0)
+            if step in wanted:
+                self.ends[step] = self.last
+            active = active & ~self.last.met
+            if step == solver.steps or not active.any():
+                break
+            direction, spent = directions(here, active)
+            moved, trials = here.advance(direction, xp.asarray(active), none)
+            cost += spent + Cost(gradients=trials)
+            failed = active & ~moved
+            if failed.any():
+                failed = failed & ~directions.restart(failed)
+            taken, stuck, active = taken + moved, stuck | failed, active & ~failed
