@@ -96,6 +96,7 @@ class GeneralLU:
             steps=np.full(shape, 1),
             budget=None,
             operator_norm=norms,
-            failed={Status.STAGNATED: poor},
+            # A product may lose the NaN of a missing solution, and with it the residual's.
+            failed={Status.STAGNATED: poor, Status.NONFINITE: ~np.isfinite(x).all(axis=-1)},
             cost=system.selection + Cost(hvps=d + refined + 1),
         )
