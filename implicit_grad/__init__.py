@@ -33,6 +33,8 @@ from implicit_grad.estimators import lambda_gradient as lambda_gradient
 from implicit_grad.implicit import Derivative as Derivative
 from implicit_grad.implicit import ImplicitFunction as ImplicitFunction
 from implicit_grad.inner import LBFGS as LBFGS
+from implicit_grad.inner import SGD as SGD
+from implicit_grad.inner import Adam as Adam
 from implicit_grad.inner import Continuation as Continuation
 from implicit_grad.inner import GradientDescent as GradientDescent
 from implicit_grad.inner import HeavyBall as HeavyBall

@@ -63,6 +63,7 @@ class SmoothFunction(Protocol):
     Optional attributes are used where present: `size` (d), `batch_shape`, `dtype`,
     `select(index, batch_shape)` (one problem's loss), `curvature_bound()` (a global bound of λ_max(∇²f)) and
     `gradient_terms(x)` (norm of the sums of |summands| of ∇f(x): eps times it is what rounding leaves of a zero).
+    A mean over samples may offer `n_samples` and `minibatch(indices)`, the mean over some of them.
     """
 
     def value(self, x: Array) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from implicit_grad import border
 from implicit_grad.backend import Array, broadcast_shapes, namespace, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
@@ -55,3 +57,27 @@ def largest_gram_eigenvalue(X: Array) -> Array:
     n, p = X.shape[-2:]
     gram = (X @ transpose(X)) if n < p else (transpose(X) @ X)
     return xp.linalg.eigvalsh(gram)[..., -1] / n
+
+
+def chosen(indices: Any, samples: int) -> np.ndarray[Any, Any]:
+    """Check positions of samples for a minibatch: one axis of integers in [0, n).
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For anything else; negative positions are refused, too.
+    """
+    array = np.asarray(indices)
+    if array.dtype.kind not in "iu":
+        raise ArgumentTypeError(f"indices: expected integers, got dtype {array.dtype}")
+    if array.ndim != 1 or array.size == 0:
+        raise ArgumentError(f"indices: expected one axis with at least one position, got shape {array.shape}")
+    if array.min() < 0 or array.max() >= samples:
+        raise ArgumentError(f"indices: must lie in [0, {samples}), got {array.min()} to {array.max()}")
+    return array
+
+
+def take_samples(array: Array, indices: np.ndarray[Any, Any], axis: int) -> Array:
+    """Return the chosen samples of every problem along `axis`, counted from the end."""
+    xp = namespace(array)
+    return xp.take(array, xp.asarray(indices), axis=axis)

@@ -10,7 +10,14 @@ from implicit_grad.backend import Array, broadcast_shapes, dot, namespace, norm,
 from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives._low_rank import ScaledRows
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
-from implicit_grad.objectives._samples import check_batch, features, largest_gram_eigenvalue, same_dtype
+from implicit_grad.objectives._samples import (
+    check_batch,
+    chosen,
+    features,
+    largest_gram_eigenvalue,
+    same_dtype,
+    take_samples,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +116,16 @@ class LeastSquares:
     def curvature_bound(self) -> Array:
         """Return λ_max(XᵀX)/n: the Hessian's largest eigenvalue, everywhere."""
         return largest_gram_eigenvalue(self.X)
+
+    @property
+    def n_samples(self) -> int:
+        """Number n of samples of one problem."""
+        return int(self.X.shape[-2])
+
+    def minibatch(self, indices: Any) -> LeastSquares:
+        """Return the mean over the samples at these positions, the same for every problem of the batch."""
+        rows = chosen(indices, self.n_samples)
+        return LeastSquares(take_samples(self.X, rows, -2), take_samples(self.y, rows, -1))
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> LeastSquares:
         """Return the loss of one problem of the batch."""

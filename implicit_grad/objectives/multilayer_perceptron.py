@@ -12,7 +12,7 @@ from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.objectives._heads import CrossEntropyHead, Head, SquaredErrorHead, one_hot
 from implicit_grad.objectives._network import Forward, Layout, Tangent, with_ones
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
-from implicit_grad.objectives._samples import check_batch, features, same_dtype
+from implicit_grad.objectives._samples import check_batch, chosen, features, same_dtype, take_samples
 
 
 class Activation(Protocol):
@@ -203,6 +203,18 @@ class MultilayerPerceptron:
         value, delta, state = self._head.linearize(forward.z[-1])
         tangent = Tangent(forward, self._head, state, delta)
         return Linearization(value, tangent.result, tangent)
+
+    @property
+    def n_samples(self) -> int:
+        """Number n of samples of one problem."""
+        return int(self.X.shape[-2])
+
+    def minibatch(self, indices: Any) -> MultilayerPerceptron:
+        """Return the mean over the samples at these positions, the same for every problem of the batch."""
+        rows = chosen(indices, self.n_samples)
+        axis = -2 if self.n_classes is None and self.n_outputs > 1 else -1
+        data = take_samples(self.X, rows, -2), take_samples(self.y, rows, axis)
+        return MultilayerPerceptron(*data, self.hidden, self.activation, self.n_classes, self.n_outputs)
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> MultilayerPerceptron:
         """Return the loss of one problem of the batch."""

@@ -11,7 +11,7 @@ from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives._heads import CrossEntropyHead, one_hot
 from implicit_grad.objectives._low_rank import ClassRows
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
-from implicit_grad.objectives._samples import check_batch, features, largest_gram_eigenvalue
+from implicit_grad.objectives._samples import check_batch, chosen, features, largest_gram_eigenvalue, take_samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +113,17 @@ class SoftmaxCrossEntropy:
     def curvature_bound(self) -> Array:
         """Return ½ λ_max(XᵀX)/n, since ‖diag(p) − p pᵀ‖ ≤ ½ (Böhning 1992)."""
         return 0.5 * largest_gram_eigenvalue(self.X)
+
+    @property
+    def n_samples(self) -> int:
+        """Number n of samples of one problem."""
+        return int(self.X.shape[-2])
+
+    def minibatch(self, indices: Any) -> SoftmaxCrossEntropy:
+        """Return the mean over the samples at these positions, the same for every problem of the batch."""
+        rows = chosen(indices, self.n_samples)
+        labels = take_samples(self.labels, rows, -1)
+        return SoftmaxCrossEntropy(take_samples(self.X, rows, -2), labels, self.n_classes)
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> SoftmaxCrossEntropy:
         """Return the loss of one problem of the batch."""
