@@ -92,7 +92,7 @@ ERRORS: list[tuple[int, str, Call, type[ImplicitGradError], str]] = [
             (
                 3,
                 ArgumentTypeError,
-                (1j, True, np.True_, "0.5", b"0.5", None, [True], np.array(["1"]), np.array([1j]), object(), {}),
+                (1j, True, np.True_, "0.5", b"0.5", None, [True], np.array(["1"]), np.array([1j]), ..., {}),
             ),
             (13, ArgumentTypeError, (np.float16(1), np.ones(2, np.float16))),
             (17, ArgumentTypeError, (np.ma.masked_array([0.5, 1.0], mask=[0, 1]), csr_array(np.eye(2)))),
