@@ -183,7 +183,9 @@ def _orthonormal_rows(D: Array) -> tuple[Array, Array]:
 def _ritz(C: Array, live: Array) -> tuple[Array, Array]:
     """Eigenvalues and vectors of PᵀAP; rows that are not live get the largest diagonal entry, out of the way."""
     xp = namespace(C)
-    diagonal = xp.linalg.diagonal(C)
+    # CuPy has no linalg.diagonal, and the array API no diagonal outside of linalg.
+    linalg = xp.linalg
+    diagonal = linalg.diagonal(C) if hasattr(linalg, "diagonal") else xp.diagonal(C, axis1=-2, axis2=-1)
     filler = xp.where(
         live, xp.zeros_like(diagonal), xp.max(xp.where(live, diagonal, diagonal * 0), axis=-1)[..., None]
     )

@@ -78,7 +78,8 @@ class Cholesky:
         smallest = np.full(shape, np.nan)
         negative = np.zeros(shape, dtype=bool)
         for index, operator, rhs in system.problems():
-            matrix = to_numpy(operator.dense())
+            with np.errstate(over="ignore", invalid="ignore"):
+                matrix = to_numpy(operator.dense())
             if not np.isfinite(matrix).all():
                 continue
             norms[index] = np.abs(matrix).sum(axis=-1).max()
@@ -107,7 +108,8 @@ class Cholesky:
     def _on_device(self, system: System) -> Solution[Cholesky]:
         device, xp, shape = device_of(system.b), namespace(system.b), system.shape
         assert device is not None  # the caller asked
-        matrices = system.A.dense()
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrices = system.A.dense()
         finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))
         eye = xp.eye(system.A.size, dtype=matrices.dtype)
         matrices = xp.where(finite[..., None, None], matrices, eye)
@@ -120,8 +122,9 @@ class Cholesky:
             return device.solve_triangular(factors, device.solve_triangular(factors, rhs, False), True)
 
         x = solve(system.b)
-        for _ in range(self.refinements):
-            x = x + solve(system.b - system.A(x))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(self.refinements):
+                x = x + solve(system.b - system.A(x))
         x = xp.where((usable & system.finite)[..., None], x, xp.full_like(x, float("nan")))
         norms = xp.max(xp.sum(xp.abs(matrices), axis=-1), axis=-1)
         return verdict(

@@ -225,24 +225,28 @@ def _naming_the_function(x: Array) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-        device = device_of(x)
-        name = None if device is None or isinstance(error, ImplicitGradError) else _primitive_behind(error)
-        if device is None or name is None:
+        if isinstance(error, ImplicitGradError):
+            raise
+        name, arguments = _primitive_behind(error)
+        devices = [device for each in (x, *arguments) if (device := device_of(getval(each))) is not None]
+        if name is None or not devices:
             raise
         raise LossError(
-            f"f: `{name}` cannot do this on {device.name} arrays ({error}); whatever the loss closes over must live "
-            f"there, too"
+            f"f: `{name}` cannot do this on {devices[0].name} arrays ({error}); the parameters and whatever the loss "
+            f"closes over must live in one place"
         ) from error
 
 
-def _primitive_behind(error: BaseException) -> str | None:
-    """Name of the innermost function of autograd that an error passed through."""
-    name, traceback = None, error.__traceback__
+def _primitive_behind(error: BaseException) -> tuple[str | None, tuple[Any, ...]]:
+    """Name and arguments of the innermost function of autograd that an error passed through."""
+    found: tuple[str | None, tuple[Any, ...]] = (None, ())
+    traceback = error.__traceback__
     while traceback is not None:
         if traceback.tb_frame.f_code.co_name == "f_wrapped":
-            name = getattr(traceback.tb_frame.f_locals.get("f_raw"), "__name__", name)
+            local = traceback.tb_frame.f_locals
+            found = getattr(local.get("f_raw"), "__name__", found[0]), tuple(local.get("args", ()))
         traceback = traceback.tb_next
-    return name
+    return found
 
 
 def flatten(theta: Any) -> tuple[Array, Callable[[Any], Any]]:
