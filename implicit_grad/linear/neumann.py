@@ -113,7 +113,8 @@ class Neumann:
             series.x,
             solver=self,
             rtol=0.0,
-            steps=series.steps,
+            # Terms below rounding are not computed, but they are there.
+            steps=xp.where(series.faded, xp.full_like(series.steps, self.steps), series.steps),
             budget=self.steps,
             operator_norm=series.largest,
             failed={
@@ -165,7 +166,9 @@ class _Series:
         self.square = dot(self.r, self.r)
         self.floor = epsilon(self.r) ** 4 * self.square
         self.active = (self.square > 0) & ~saddle
-        self.negative, self.nonfinite, self.grown, self.stuck = (xp.zeros_like(self.active) for _ in range(4))
+        self.negative, self.nonfinite, self.grown, self.stuck, self.faded = (
+            xp.zeros_like(self.active) for _ in range(5)
+        )
         self.smallest, self.largest = xp.full_like(alpha, float("inf")), xp.zeros_like(alpha)
         self.steps = xp.zeros(alpha.shape, dtype=xp.int64)
         self.count, self._grew_at = 0, xp.full_like(alpha, float("inf"))
@@ -196,6 +199,7 @@ class _Series:
         self.square = square
         self.steps = self.steps + xp.astype(good, xp.int64)
         self.active = good & (square > self.floor)
+        self.faded = self.faded | (good & ~self.active & (square > 0))
 
     def onset(self) -> float:
         """Step at which the first residual of the batch would have grown."""
