@@ -422,7 +422,10 @@ def _solve_triangular(L: DeviceArray, b: DeviceArray, transposed: bool) -> Devic
         raise ValueError("incompatible batch count")
     factors, sides = L._host.reshape(-1, *L.shape[-2:]), b._host.reshape(-1, b.shape[-1])
     trans = "T" if transposed else "N"
-    rows = [scipy.linalg.solve_triangular(f, r, trans=trans, lower=True) for f, r in zip(factors, sides, strict=True)]
+    rows = [
+        scipy.linalg.solve_triangular(f, r, trans=trans, lower=True, check_finite=False)
+        for f, r in zip(factors, sides, strict=True)
+    ]
     return DeviceArray(np.stack(rows).reshape(b.shape))
 
 
