@@ -2,6 +2,9 @@
 
 from implicit_grad.adapters import implicit_function as implicit_function
 from implicit_grad.adapters import outer_loss as outer_loss
+from implicit_grad.certificates import Certificate as Certificate
+from implicit_grad.certificates import Constants as Constants
+from implicit_grad.certificates import certify as certify
 from implicit_grad.errors import ArgumentError as ArgumentError
 from implicit_grad.errors import ArgumentTypeError as ArgumentTypeError
 from implicit_grad.errors import BackendError as BackendError

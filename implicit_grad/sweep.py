@@ -18,13 +18,10 @@ from implicit_grad.backend import Backend, get_backend, namespace, norm, to_nump
 from implicit_grad.errors import ArgumentError
 from implicit_grad.estimators import ImplicitGradient, MetaGradient, UnrolledGradient
 from implicit_grad.inner import GradientDescent, InnerSolver, Newton
-from implicit_grad.linear import CG, Cholesky, extreme_eigenvalues
+from implicit_grad.linear import CG, Cholesky, spectrum_ends
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Solution, Status, describe, status_codes
 from implicit_grad.tasks import TaskSource
-
-_DENSE_UP_TO = 512
-"""Largest d whose spectrum is computed densely; above it Lanczos estimates from the inside."""
 
 Progress = Callable[[str], None]
 
@@ -241,20 +238,6 @@ class _Table:
                 "versions": json.dumps(storage.versions()),
             },
         )
-
-
-def spectrum_ends(A: Any, steps: int = 60) -> tuple[Any, Any]:
-    """Smallest and largest eigenvalue of a batch of operators: dense up to d = 512, Ritz values above.
-
-    A Ritz value lies inside the spectrum: the smallest is an upper bound of λ_min(A).
-    """
-    if A.size > _DENSE_UP_TO:
-        return extreme_eigenvalues(A, steps=steps)
-    values = np.empty((*A.batch_shape, 2))
-    for index in np.ndindex(A.batch_shape):
-        matrix = to_numpy(A.select(index).dense())
-        values[index] = np.linalg.eigvalsh(matrix)[[0, -1]] if np.isfinite(matrix).all() else np.nan
-    return values[..., 0], values[..., 1]
 
 
 def powers_of_two(last: int) -> tuple[int, ...]:

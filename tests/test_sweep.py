@@ -18,8 +18,9 @@ from implicit_grad import (
     Status,
     UnrolledGradient,
 )
+from implicit_grad.linear import spectrum_ends
 from implicit_grad.results import STATUSES
-from implicit_grad.sweep import ErrorSweep, powers_of_two, spectrum_ends
+from implicit_grad.sweep import ErrorSweep, powers_of_two
 from implicit_grad.tasks import Digits, RandomRidge, Sinusoid
 
 GD = GradientDescent(None, 0)

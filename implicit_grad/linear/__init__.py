@@ -23,4 +23,5 @@ from implicit_grad.linear.preconditioners import Jacobi as Jacobi
 from implicit_grad.linear.preconditioners import NystromPreconditioner as NystromPreconditioner
 from implicit_grad.linear.preconditioners import Preconditioner as Preconditioner
 from implicit_grad.linear.scipy_cg import ScipyCG as ScipyCG
+from implicit_grad.linear.spectrum import spectrum_ends as spectrum_ends
 from implicit_grad.linear.woodbury import Woodbury as Woodbury

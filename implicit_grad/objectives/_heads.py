@@ -10,7 +10,6 @@ from typing import Any
 
 from implicit_grad.backend import Array, dot, namespace
 
-
 _FEW_CLASSES = 32
 
 

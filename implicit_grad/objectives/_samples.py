@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, namespace, transpose
+from implicit_grad.backend import Array, broadcast_shapes, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 
 
@@ -49,6 +49,22 @@ def same_dtype(name: str, array: Array, X: Array) -> None:
     """
     if array.dtype != X.dtype:
         raise ArgumentTypeError(f"{name}: dtype {array.dtype} mixed with {X.dtype} of X; cast one of them")
+
+
+def least_gram_eigenvalue(X: Array) -> Array:
+    """Lower bound of λ_min(XᵀX)/n per problem: the computed eigenvalue less its backward error, and never below 0."""
+    xp = namespace(X)
+    n, p = X.shape[-2:]
+    if n < p:
+        return 0 * X[..., 0, 0]
+    values = xp.linalg.eigvalsh(transpose(X) @ X) / n
+    safe = values[..., 0] - 10 * (n + p) * float(xp.finfo(X.dtype).eps) * values[..., -1]
+    return xp.where(safe > 0, safe, 0 * safe)
+
+
+def largest_row(X: Array) -> Array:
+    """max‖xᵢ‖ per problem."""
+    return namespace(X).max(norm(X), axis=-1)
 
 
 def largest_gram_eigenvalue(X: Array) -> Array:

@@ -15,6 +15,7 @@ from implicit_grad.objectives._samples import (
     chosen,
     features,
     largest_gram_eigenvalue,
+    least_gram_eigenvalue,
     same_dtype,
     take_samples,
 )
@@ -116,6 +117,18 @@ class LeastSquares:
     def curvature_bound(self) -> Array:
         """Return λ_max(XᵀX)/n: the Hessian's largest eigenvalue, everywhere."""
         return largest_gram_eigenvalue(self.X)
+
+    def strong_convexity(self) -> Array:
+        """Return a lower bound of λ_min(XᵀX/n), rounding taken off: 0 where there are fewer samples than features."""
+        return least_gram_eigenvalue(self.X)
+
+    def hessian_lipschitz(self) -> Array:
+        """Return 0: the Hessian is constant."""
+        return 0 * self.curvature_bound()
+
+    def self_concordance(self) -> Array:
+        """Return 0: there is no third derivative."""
+        return 0 * self.curvature_bound()
 
     @property
     def n_samples(self) -> int:

@@ -11,7 +11,16 @@ from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives._heads import CrossEntropyHead, one_hot
 from implicit_grad.objectives._low_rank import ClassRows
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
-from implicit_grad.objectives._samples import check_batch, chosen, features, largest_gram_eigenvalue, take_samples
+from implicit_grad.objectives._samples import (
+    check_batch,
+    chosen,
+    features,
+    largest_gram_eigenvalue,
+    largest_row,
+    take_samples,
+)
+
+_THIRD_DERIVATIVE = 2.0**0.5 / (3 * 3.0**0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +122,22 @@ class SoftmaxCrossEntropy:
     def curvature_bound(self) -> Array:
         """Return ½ λ_max(XᵀX)/n, since ‖diag(p) − p pᵀ‖ ≤ ½ (Böhning 1992)."""
         return 0.5 * largest_gram_eigenvalue(self.X)
+
+    def strong_convexity(self) -> Array:
+        """Return 0: a constant added to all classes costs nothing."""
+        return 0 * self.curvature_bound()
+
+    def hessian_lipschitz(self) -> Array:
+        """Return √2/(3√3) · max‖xᵢ‖ · λ_max(XᵀX)/n.
+
+        The third derivative of logsumexp along u is a third central moment on an interval of length at most √2‖u‖,
+        and such a moment is at most r³/(6√3); a symmetric trilinear form is largest on its diagonal (Banach).
+        """
+        return _THIRD_DERIVATIVE * largest_row(self.X) * largest_gram_eigenvalue(self.X)
+
+    def self_concordance(self) -> Array:
+        """Return R = √2 max‖xᵢ‖, with |D³f[u, u, v]| ≤ R ‖v‖ D²f[u, u]: central moments of a bounded variable."""
+        return 2.0**0.5 * largest_row(self.X)
 
     @property
     def n_samples(self) -> int:
