@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from implicit_grad.backend import Array, device_of, namespace, norm, to_numpy
-from implicit_grad.inner._protocol import gradient_scale, start_point
+from implicit_grad.inner._protocol import attainable, gradient_scale, start_point
 from implicit_grad.inner._recording import check_memory, kept_steps
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Path, Solution, Status, statuses
@@ -87,9 +88,18 @@ def descend(
     path = None
     if kept:
         path = run.path(alpha, extra, start is None)
-    residual, codes = run.end[0], run.codes(*run.end, solver.steps)
+    residual, codes = run.end.residual, run.codes(run.end)
     cost = extra + Cost(gradients=run.asked + run.looked)
     return Solution(run.phi, residual, run.taken, statuses(codes), solver, path, cost)
+
+
+@dataclass(frozen=True, eq=False)
+class _End:
+    """What decides how a run that stops here has ended."""
+
+    residual: Array
+    tolerance: Array
+    alive: Array
 
 
 class _Run:
@@ -99,7 +109,7 @@ class _Run:
         self.problem, self.theta, self.rule, self.rtol, self.kept = problem, theta, rule, rtol, kept
         self.full, self.wanted = FullGradient(problem, theta), frozenset(kept)
         self.points: Array = None
-        self.ends: list[tuple[Array, Array, Array]] = []  # residual, its scale, alive
+        self.ends: list[_End] = []
         self.asked = self.looked = 0  # gradients of the method, and of the recording alone
 
     def go(self, state: State, steps: int, alive: Array) -> None:
@@ -115,16 +125,19 @@ class _Run:
                 self.first = residual, scale
             if step in self.wanted:
                 exact = last or self.rule.at_iterate
-                self._keep(state[0], *((residual, scale) if exact else self._look(state[0])), alive)
-            self.end = residual, scale, alive
+                seen = (residual, scale) if exact else self._look(state[0])
+                self._keep(state[0], self._end(state[0], *seen, alive))
             if last:
+                self.end = self._end(state[0], residual, scale, alive)
                 break
             if self.rtol > 0:
                 done = active & (residual <= self.rtol * scale)
                 state, active = self._settled(done, where, state), active & ~done
                 if not bool(xp.any(active)):
                     # Whatever stands still was looked at just now.
-                    self._keep_rest(state[0])
+                    self.end = self._end(state[0], residual, scale, alive)
+                    for _ in self.kept[len(self.ends) :]:
+                        self._keep(state[0], self.end)
                     break
             moved = self.rule.update(state, gradient, step)
             finite = xp.isfinite(xp.sum(moved[0], axis=-1))
@@ -153,23 +166,27 @@ class _Run:
         loss, gradient = self.full.gradient(phi)
         return norm(gradient), gradient_scale(self.problem, phi, self.theta, loss)
 
-    def _keep(self, phi: Array, residual: Array, scale: Array, alive: Array) -> None:
+    def _end(self, phi: Array, residual: Array, scale: Array, alive: Array) -> _End:
+        """Add what rounding leaves of a residual to the tolerance, where the loss can size it without a product."""
+        tolerance = self.rtol * scale
+        if self.rtol > 0 and hasattr(self.problem.inner, "gradient_terms"):
+            floor = attainable(self.problem, phi, self.theta)
+            tolerance = namespace(phi).where(floor > tolerance, floor, tolerance)
+        return _End(residual, tolerance, alive)
+
+    def _keep(self, phi: Array, end: _End) -> None:
         if self.points is None:
             self.points = namespace(phi).empty((len(self.kept), *phi.shape), dtype=phi.dtype)
         self.points[len(self.ends), ...] = phi
-        self.ends.append((residual, scale, alive))
+        self.ends.append(end)
 
-    def _keep_rest(self, phi: Array) -> None:
-        for _ in self.kept[len(self.ends) :]:
-            self._keep(phi, *self.end)
-
-    def codes(self, residual: Array, scale: Array, alive: Array, steps: int) -> np.ndarray[Any, Any]:
-        """Status codes of runs of so many steps that end like this."""
-        live, end, size = to_numpy(alive), to_numpy(residual), to_numpy(scale)
+    def codes(self, at: _End) -> np.ndarray[Any, Any]:
+        """Status codes of runs that end like this."""
+        live, end, tolerance = to_numpy(at.alive), to_numpy(at.residual), to_numpy(at.tolerance)
         first, first_scale = (to_numpy(each) for each in self.first)
         codes = np.full(live.shape, (Status.MAX_STEPS if self.rtol > 0 else Status.BUDGET_SPENT).code)
         with np.errstate(over="ignore", invalid="ignore"):
-            codes[(end <= self.rtol * size) & (self.rtol > 0)] = Status.CONVERGED.code
+            codes[(end <= tolerance) & (self.rtol > 0)] = Status.CONVERGED.code
             codes[~live | (end > _BLOWN_UP * np.maximum(first, first_scale))] = Status.DIVERGED.code
         codes[~np.isfinite(first)] = Status.NONFINITE.code
         return codes.astype(np.int8)
@@ -179,9 +196,9 @@ class _Run:
         return Path(
             self.kept,
             self.points,
-            xp.stack([end[0] for end in self.ends], axis=0),
+            xp.stack([end.residual for end in self.ends], axis=0),
             alpha,
-            codes=np.stack([self.codes(*end, step) for step, end in zip(self.kept, self.ends, strict=True)]),
+            codes=np.stack([self.codes(end) for end in self.ends]),
             costs=tuple(extra + Cost(gradients=min(step + 1, self.asked)) for step in self.kept),
             starts_at_theta=starts_at_theta,
         )

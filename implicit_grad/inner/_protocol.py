@@ -27,14 +27,20 @@ def gradient_scale(problem: BilevelProblem, phi: Array, theta: Array, loss_gradi
     return norm(loss_gradient) + lam * (norm(phi) + norm(theta))
 
 
-def attainable(problem: BilevelProblem, phi: Array, theta: Array, linearization: Linearization) -> Array:
+def attainable(
+    problem: BilevelProblem, phi: Array, theta: Array, linearization: Linearization | None = None
+) -> Array:
     """Residual that rounding alone can leave: 10·√d·eps times all the terms that cancel.
 
     ∇L itself is a sum that cancels where H ≫ λ, so near φ* its norm says nothing about its rounding error. A loss
     that can size its terms does; for any other ‖∇L‖ + 2‖H φ‖ stands in, which covers every quadratic.
     """
     terms = getattr(problem.inner, "gradient_terms", None)
-    size = terms(phi) if terms is not None else norm(linearization.gradient) + 2 * norm(linearization.hvp(phi))
+    if terms is not None:
+        size = terms(phi)
+    else:
+        at = problem.inner.linearize(phi) if linearization is None else linearization
+        size = norm(at.gradient) + 2 * norm(at.hvp(phi))
     root = float(phi.shape[-1]) ** 0.5
     return 10 * root * epsilon(phi) * (size + problem.lam_like(phi) * (norm(phi) + norm(theta)))
 
