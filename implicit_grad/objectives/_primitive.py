@@ -18,6 +18,7 @@ from autograd.extend import defjvp, defvjp, defvjp_argnums, primitive
 from autograd.misc import flatten
 from autograd.tracer import isbox
 
+from implicit_grad import border
 from implicit_grad.backend import Array
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.objectives.autodiff_map import INDEPENDENT
@@ -196,9 +197,22 @@ defjvp(_gradient_of, _refuse, argnums=(0,))
 
 
 def vector_of(theta: Any) -> tuple[Traced, Callable[[Any], Any]]:
-    """Flatten a number, an array or a tree of arrays, traced or not, and return the inverse."""
-    vector, unflatten = flatten(theta)
-    return 1.0 * vector, unflatten
+    """Flatten a number, an array or a tree of arrays, traced or not, and return the inverse.
+
+    Raises
+    ------
+    ArgumentTypeError, NonFiniteError
+        For leaves that are not real and finite.
+    """
+    return flatten(_checked(theta, "theta"))
+
+
+def _checked(tree: Any, name: str) -> Any:
+    if isinstance(tree, dict):
+        return {key: _checked(leaf, f"{name}[{key!r}]") for key, leaf in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_checked(leaf, f"{name}[{i}]") for i, leaf in enumerate(tree))
+    return tree if isbox(tree) else border.finite(name, border.real_array(name, tree))
 
 
 def reshape(x: Traced, shape: tuple[int, ...]) -> Traced:
