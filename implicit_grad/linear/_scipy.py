@@ -129,8 +129,8 @@ class Basis:
     """VᵀAV and VᵀV of vectors that are nearly orthonormal, whatever made them.
 
     A tridiagonal T would not do: past the grade of b the next vector of GMRES is rounding blown up to length one,
-    it is not orthogonal to the others, and T then has eigenvalues far outside the spectrum of A. Where most of a
-    vector lies in the span of those before it the space is exhausted, and the rest is ignored.
+    it is not orthogonal to the others, and T then has eigenvalues far outside the spectrum of A. At the first vector
+    that is not orthogonal to those before it to 1e-3 the space is exhausted, and the rest is ignored.
     """
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class Basis:
         """Take in the next unit vector and its product."""
         V = np.array([*self.vectors, v])
         overlaps = V @ v
-        self.exhausted = self.exhausted or bool(overlaps[:-1] @ overlaps[:-1] > 0.5)
+        self.exhausted = self.exhausted or bool(overlaps[:-1] @ overlaps[:-1] > 1e-6)
         if not self.exhausted:
             self.vectors.append(v)
             self.products.append(V @ Av)

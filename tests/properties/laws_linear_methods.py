@@ -12,7 +12,6 @@ import numpy as np
 from closed_forms import accurate_solve
 from comparisons import at_most, holds, same
 from laws_linear import energy, true_residual
-from scipy.linalg import eigh
 from strategies import UNIT, RidgeSpec, SoftmaxSpec, SpdSpec, orthogonal
 
 from implicit_grad import (
@@ -62,12 +61,16 @@ def residuals(make: Any, A: Any, b: Any, steps: int) -> Any:
 
 
 def check_law_20(make: Any, spec: SpdSpec) -> None:
-    """MINRES residuals never rise, and are at most CG's at the same k."""
+    """MINRES residuals never rise, and are at most CG's at the same k, while k·log₁₀κ ≤ 12.
+
+    Past that both have lost directions to rounding, and not the same ones.
+    """
     A, b = spec.A(), spec.b()
     mine, rival = residuals(make, A, b, spec.size + 2), residuals(CG, A, b, spec.size + 2)
     tolerance = rounding(spec, b)
     at_most(mine[1:], mine[:-1], tolerance, "law 20: the residual never rises")
-    at_most(mine, rival, tolerance, "law 20: at most CG's residual")
+    whole = len(mine) if spec.kappa < 10 else 1 + int(12 / np.log10(spec.kappa))
+    at_most(mine[:whole], rival[:whole], tolerance, "law 20: at most CG's residual")
 
 
 def check_law_20_indefinite(make: Any, spec: SpdSpec) -> None:
@@ -128,8 +131,14 @@ def inverse_of(preconditioner: Any, A: Any, size: int) -> Any:
 
 def pencil(preconditioner: Any, A: Any) -> Any:
     """Eigenvalues of M⁻¹A, ascending."""
-    inverse = inverse_of(preconditioner, A, len(A))
-    return eigh(inverse, np.linalg.inv(A), eigvals_only=True)
+    return symmetric_pencil(inverse_of(preconditioner, A, len(A)), A)
+
+
+def symmetric_pencil(inverse: Any, A: Any) -> Any:
+    """Eigenvalues of A^{1/2} M⁻¹ A^{1/2}, to u·‖M⁻¹‖‖A‖."""
+    values, Q = np.linalg.eigh(A)
+    root = (Q * values**0.5) @ Q.T
+    return np.linalg.eigvalsh(root @ (0.5 * (inverse + inverse.T)) @ root)
 
 
 def check_law_15_preconditioned(subject: Any, spec: SpdSpec) -> None:
@@ -185,7 +194,7 @@ def check_nystrom_condition(prepare: Any, spec: SpdSpec) -> None:
         model = sketched(operator, rank, spec.seed)
         apply = prepare(rank, spec.seed).prepare(operator).apply
         inverse = np.array([apply(e) for e in np.eye(spec.size)])
-        values = eigh(0.5 * (inverse + inverse.T), np.linalg.inv(A), eigvals_only=True)
+        values = symmetric_pencil(inverse, A)
         gap = norm(spec.hessian() - model.matrix, 2)
         bound = (model.values[-1] + spec.lam + gap) / spec.lam
         noise = (model.noise + 64 * spec.size * UNIT * norm(A, 2)) / spec.lam
@@ -437,10 +446,10 @@ def check_refinement(make: Any, spec: SpdSpec) -> None:
 # --- every method -------------------------------------------------------------------------------------------------
 
 
-def check_law_21_any(make: Any, spec: SpdSpec) -> None:
+def check_law_21_any(make: Any, spec: SpdSpec, steps: int = 3) -> None:
     """k steps on (G, b) and on (A, λb) give the same iterate (k ≤ 3, 1e-9)."""
     b = spec.b()
-    for k in range(1, 4):
+    for k in range(1, steps + 1):
         first, second = make(k)(spec.G(), b).value, make(k)(spec.A(), spec.lam * b).value
         same(first, second, 1e-9 * norm(first), f"law 21: scale invariance, k = {k}")
 
