@@ -46,7 +46,7 @@ def check_momentum_path(make: Any, spec: RidgeSpec, ahead: bool) -> None:
 def check_nesterov_rate(make: Any, spec: Spec) -> None:
     """Convex L and the defaults: G(φ_k) − G* ≤ (1 − 1/√κ)ᵏ (G(θ) − G* + λ/2‖θ − φ*‖²)."""
     case = spec.build()
-    path = make(None, 30, record=True)(case.problem, case.theta).path
+    path = make(None, 100, record=True)(case.problem, case.theta).path
     train, wide, theta = case.train.extended(), np.longdouble, case.theta.astype(np.longdouble)
 
     def G(phi: Any) -> Any:

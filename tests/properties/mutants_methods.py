@@ -15,8 +15,10 @@ from implicit_grad import (
     Cost,
     Estimate,
     FiniteDifferenceGradient,
+    GradientDescent,
     GradientStep,
     ImplicitGradient,
+    Nesterov,
     Newton,
     OneStepGradient,
     Status,
@@ -152,5 +154,43 @@ def never_refusing(h: float | None) -> Estimator:
     def call(problem: BilevelProblem, theta: Any, inner: Any) -> Estimate:
         estimated = FiniteDifferenceGradient(FLOOR, h)(problem, theta, inner)
         return replace(estimated, status=Status.CONVERGED)
+
+    return call
+
+
+def without_momentum(step_size: float | None, steps: int, **settings: Any) -> GradientDescent:
+    """Plain gradient descent, called accelerated."""
+    return GradientDescent(step_size, steps, record=settings["record"])
+
+
+def without_pull(step_size: float | None, steps: int, **settings: Any) -> Any:
+    """Nearly no λ."""
+
+    def call(problem: BilevelProblem, theta: Any) -> Any:
+        return Nesterov(step_size, steps, **settings)(problem.with_lam(1e-4 * problem.lam), theta)
+
+    return call
+
+
+def content(solver: Any) -> Any:
+    """Whatever happened, it converged, and to nothing less than zero."""
+
+    def call(problem: BilevelProblem, theta: Any) -> Any:
+        solution = solver(problem, theta)
+        return replace(solution, status=Status.CONVERGED, residual_norm=0 * solution.residual_norm)
+
+    return call
+
+
+def tolerant(rtol: float) -> Nesterov:
+    """The sound control."""
+    return Nesterov(None, 3, rtol=rtol)
+
+
+def always_converged(rtol: float) -> Any:
+    """CONVERGED without looking."""
+
+    def call(problem: BilevelProblem, theta: Any) -> Any:
+        return replace(tolerant(rtol)(problem, theta), status=Status.CONVERGED)
 
     return call

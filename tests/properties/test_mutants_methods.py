@@ -4,6 +4,7 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
+import laws_first_order as first_order
 import laws_methods as laws
 import mutants_methods as mm
 import numpy as np
@@ -11,9 +12,14 @@ import pytest
 from strategies import RidgeSpec, SoftmaxSpec
 
 from implicit_grad import (
+    LBFGS,
+    Adam,
     FiniteDifferenceGradient,
     GradientStep,
+    HeavyBall,
+    Nesterov,
     Newton,
+    NewtonCG,
     NewtonStep,
     OneStepGradient,
     SuperEfficientGradient,
@@ -29,6 +35,7 @@ SOFTMAX = (
     SoftmaxSpec(features=3, n=4, log10_ratio=2, log10_lam=2, seed=22),
 )
 CONVEX = RIDGE + SOFTMAX
+STEEP = (RidgeSpec(size=5, n=8, log10_ratio=2, spread=2, log10_lam=-1, seed=24),)
 FLOOR = Newton(rtol=1e-15)
 CORRECTED = SuperEfficientGradient()
 NEWTON_STEP = OneStepGradient(NewtonStep())
@@ -50,6 +57,7 @@ class Kill:
     sound: Any
     mutant: Any
     specs: Any
+    more: tuple[Any, ...] = ()
 
 
 KILLS = [
@@ -70,6 +78,15 @@ KILLS = [
     Kill(laws.check_differences, differences(None), mm.never_refusing(1e-18), CONVEX),
     Kill(laws.check_differences_exact, differences, mm.forward_differences, RIDGE),
     Kill(laws.check_differences_noise, differences, mm.never_refusing, CONVEX),
+    Kill(first_order.check_momentum_path, Nesterov, HeavyBall, RIDGE, (True,)),
+    Kill(first_order.check_momentum_path, HeavyBall, Nesterov, RIDGE, (False,)),
+    Kill(first_order.check_momentum_path, Nesterov, mm.without_pull, RIDGE, (True,)),
+    Kill(first_order.check_nesterov_rate, Nesterov, mm.without_momentum, STEEP),
+    Kill(first_order.check_heavy_ball_rate, HeavyBall, mm.without_momentum, RIDGE),
+    Kill(first_order.check_scaling, LBFGS(5), Nesterov(1e-3, 5), CONVEX, (8.0,)),
+    Kill(first_order.check_scaling, NewtonCG(5), Adam(0.1, 5, epsilon=1.0), CONVEX, (8.0,)),
+    Kill(first_order.check_global, LBFGS(500, rtol=1e-9), mm.content(LBFGS(3, rtol=1e-9)), CONVEX),
+    Kill(first_order.check_tolerance, mm.tolerant, mm.always_converged, CONVEX),
 ]
 
 
@@ -80,7 +97,7 @@ def _name(kill):
 @pytest.mark.parametrize("kill", KILLS, ids=_name)
 def test_sound_subjects_pass(kill):
     for spec in kill.specs:
-        kill.check(kill.sound, spec)
+        kill.check(kill.sound, spec, *kill.more)
 
 
 @pytest.mark.parametrize("kill", KILLS, ids=_name)
@@ -89,7 +106,7 @@ def test_mutant_dies(kill):
     for spec in kill.specs:
         try:
             with np.errstate(all="ignore"):
-                kill.check(kill.mutant, spec)
+                kill.check(kill.mutant, spec, *kill.more)
         except AssertionError:
             return
         survived.append(spec)
@@ -97,7 +114,7 @@ def test_mutant_dies(kill):
 
 
 def test_every_check_kills_a_mutant():
-    found = inspect.getmembers(laws, inspect.isfunction)
+    found = [each for module in (laws, first_order) for each in inspect.getmembers(module, inspect.isfunction)]
     checks = {function for name, function in found if name.startswith("check_")}
     idle = checks - {kill.check for kill in KILLS}
     assert not idle, sorted(check.__name__ for check in idle)
