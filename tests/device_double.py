@@ -26,14 +26,14 @@ import scipy.special
 
 from implicit_grad.backend import Backend, register
 
-_ABSENT = """ScalarType asmatrix block bmat char core ctypeslib dtypes einsum_path errstate frompyfunc geomspace
-    geterr histogram_bin_edges info insert longdouble ma matrix matvec memmap nanpercentile nanquantile ndenumerate
-    nditer nested_iters object_ polyder polydiv polyint rec recarray seterr spacing str_ strings unstack vecdot vecmat
-    void"""
+_ABSENT = """asmatrix block bmat busday_count busday_offset datetime_as_string datetime_data einsum_path frompyfunc
+    fromregex geomspace get_include getbufsize geterr geterrcall histogram_bin_edges info insert is_busday isnat matvec
+    nanpercentile nanquantile nested_iters polyder polydiv polyint setbufsize seterr seterrcall show_runtime spacing
+    test unstack vecdot vecmat"""
 NOT_IN_CUPY = frozenset(_ABSENT.split())
-"""Names of NumPy that CuPy lacks."""
+"""Functions of NumPy that CuPy lacks."""
 
-_ABSENT_IN_LINALG = "diagonal matrix_norm multi_dot outer svdvals tensordot trace vecdot vector_norm"
+_ABSENT_IN_LINALG = "diagonal matrix_norm multi_dot outer svdvals tensordot test trace vecdot vector_norm"
 NOT_IN_CUPY_LINALG = frozenset(_ABSENT_IN_LINALG.split())
 
 ARGUMENTS = {
