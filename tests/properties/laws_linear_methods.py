@@ -61,7 +61,7 @@ def residuals(make: Any, A: Any, b: Any, steps: int) -> Any:
 
 
 def check_law_20(make: Any, spec: SpdSpec) -> None:
-    """MINRES residuals never rise, and are at most CG's at the same k, while k·log₁₀κ ≤ 12.
+    """MINRES residuals never rise, and are at most CG's at the same k, while k·log₁₀κ ≤ 8.
 
     Past that both have lost directions to rounding, and not the same ones.
     """
@@ -69,7 +69,7 @@ def check_law_20(make: Any, spec: SpdSpec) -> None:
     mine, rival = residuals(make, A, b, spec.size + 2), residuals(CG, A, b, spec.size + 2)
     tolerance = rounding(spec, b)
     at_most(mine[1:], mine[:-1], tolerance, "law 20: the residual never rises")
-    whole = len(mine) if spec.kappa < 10 else 1 + int(12 / np.log10(spec.kappa))
+    whole = len(mine) if spec.kappa < 10 else 1 + int(8 / np.log10(spec.kappa))
     at_most(mine[:whole], rival[:whole], tolerance, "law 20: at most CG's residual")
 
 
