@@ -48,7 +48,8 @@ class Iterate:
         """Take the longest acceptable step of every active problem; say which problems moved."""
         xp = namespace(direction)
         old = self.phi, self.value, self.residual
-        slope = dot(self.gradient, direction)
+        with np.errstate(over="ignore", invalid="ignore"):
+            slope = dot(self.gradient, direction)
         t = xp.where(active, xp.ones_like(slope), xp.zeros_like(slope))
         pending, accepted, trials = active, ~active, 0
         for _ in range(_HALVINGS):

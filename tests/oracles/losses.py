@@ -61,7 +61,9 @@ class Counting:
         self.loss, self.calls = loss, Counter() if calls is None else calls
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.loss, name)
+        found = getattr(self.loss, name)
+        # The loss of a minibatch counts on.
+        return (lambda rows: Counting(found(rows), self.calls)) if name == "minibatch" else found
 
     def _count(self, what: str, *shapes: tuple[int, ...]) -> None:
         batch = getattr(self.loss, "batch_shape", ())
