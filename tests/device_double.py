@@ -1,7 +1,7 @@
 """A strict stand-in for CuPy on NumPy: arrays that live on a device which happens to be this machine.
 
 It refuses what CuPy refuses and keeps count of what CuPy would make wait. Every rule was read in the source of
-CuPy 14.2; `test_device_cupy.py` holds the tables below against an installed CuPy.
+CuPy 14.2; `test_device_cupy.py` holds its tables against an installed CuPy.
 
 - no `__array__`: implicit conversion raises; `get()`, `float`, `int`, `bool`, `item`, `tolist` are reads (each waits
   for the device) and are counted, as are boolean-mask indexing and `nonzero`;
@@ -23,45 +23,9 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.special
+from device_tables import ARGUMENTS, NOT_IN_CUPY, NOT_IN_CUPY_LINALG
 
 from implicit_grad.backend import Backend, register
-
-_ABSENT = """asmatrix block bmat busday_count busday_offset datetime_as_string datetime_data einsum_path frompyfunc
-    fromregex geomspace get_include getbufsize geterr geterrcall histogram_bin_edges info insert is_busday isnat matvec
-    nanpercentile nanquantile nested_iters polyder polydiv polyint setbufsize seterr seterrcall show_runtime spacing
-    test unstack vecdot vecmat"""
-NOT_IN_CUPY = frozenset(_ABSENT.split())
-"""Functions of NumPy that CuPy lacks."""
-
-_ABSENT_IN_LINALG = "diagonal matrix_norm multi_dot outer svdvals tensordot test trace vecdot vector_norm"
-NOT_IN_CUPY_LINALG = frozenset(_ABSENT_IN_LINALG.split())
-
-ARGUMENTS = {
-    "arange": "start stop step dtype",
-    "argsort": "a axis kind",
-    "array": "obj dtype copy order subok ndmin blocking",
-    "asarray": "a dtype order copy blocking",
-    "broadcast_to": "array shape",
-    "clip": "a a_min a_max out",
-    "concatenate": "tup axis out dtype casting",
-    "concat": "tup axis out dtype casting",
-    "cumsum": "a axis dtype out",
-    "max": "a axis out keepdims",
-    "mean": "a axis dtype out keepdims",
-    "min": "a axis out keepdims",
-    "prod": "a axis dtype out keepdims",
-    "ravel": "a order",
-    "reshape": "a newshape order copy",
-    "sort": "a axis kind",
-    "stack": "tup axis out dtype casting",
-    "std": "a axis dtype out ddof keepdims",
-    "sum": "a axis dtype out keepdims",
-    "tensordot": "a b axes",
-    "transpose": "a axes",
-    "var": "a axis dtype out ddof keepdims",
-    "where": "condition x y",
-}
-"""Arguments of the functions whose CuPy signature is narrower than NumPy's."""
 
 
 class Traffic:
@@ -255,34 +219,18 @@ def _operator(ufunc: Any, *, swapped: bool = False, inplace: bool = False) -> An
     return operate
 
 
-for _name, _ufunc in {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "truediv": np.true_divide,
-    "floordiv": np.floor_divide,
-    "mod": np.remainder,
-    "pow": np.power,
-    "matmul": np.matmul,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
-}.items():
+_BINARY = "add:add sub:subtract mul:multiply truediv:true_divide floordiv:floor_divide mod:remainder pow:power"
+_MORE = "matmul:matmul and:bitwise_and or:bitwise_or xor:bitwise_xor"
+_REST = (
+    "neg:negative abs:absolute invert:invert lt:less le:less_equal gt:greater ge:greater_equal eq:equal ne:not_equal"
+)
+for _pair in f"{_BINARY} {_MORE}".split():
+    _name, _ufunc = _pair.split(":")[0], getattr(np, _pair.split(":")[1])
     setattr(DeviceArray, f"__{_name}__", _operator(_ufunc))
     setattr(DeviceArray, f"__r{_name}__", _operator(_ufunc, swapped=True))
     setattr(DeviceArray, f"__i{_name}__", _operator(_ufunc, inplace=True))
-for _name, _ufunc in {
-    "neg": np.negative,
-    "abs": np.absolute,
-    "invert": np.invert,
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-}.items():
-    setattr(DeviceArray, f"__{_name}__", _operator(_ufunc))
+for _pair in _REST.split():
+    setattr(DeviceArray, f"__{_pair.split(':')[0]}__", _operator(getattr(np, _pair.split(":")[1])))
 
 
 # The namespace.

@@ -6,7 +6,8 @@ import types
 
 import numpy as np
 import pytest
-from device_double import DOUBLE, NOT_IN_CUPY, DeviceArray, Traffic
+from device_double import DOUBLE, DeviceArray, Traffic
+from device_tables import NOT_IN_CUPY
 
 from analysis import figure as figures
 from analysis.panels import PANELS, Panel

@@ -10,9 +10,9 @@ cupy = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'i
 
 import autograd.numpy as anp  # noqa: E402
 import device_cupy_host  # noqa: E402
-import device_double  # noqa: E402
-import test_device_autodiff as rules  # noqa: E402
-import test_device_surface as surface  # noqa: E402
+import device_programs as programs  # noqa: E402
+import device_scenes as scenes  # noqa: E402
+import device_tables  # noqa: E402
 from device_double import Traffic  # noqa: E402
 
 from implicit_grad import (  # noqa: E402
@@ -70,8 +70,8 @@ def test_the_command_line_says_so_and_writes_nothing(tmp_path):
 def test_the_double_lacks_what_cupy_lacks():
     """Every name that CuPy does not have is on the list; every name on the list is really missing."""
     for ours, theirs, missing in (
-        (np, cupy, device_double.NOT_IN_CUPY),
-        (np.linalg, cupy.linalg, device_double.NOT_IN_CUPY_LINALG),
+        (np, cupy, device_tables.NOT_IN_CUPY),
+        (np.linalg, cupy.linalg, device_tables.NOT_IN_CUPY_LINALG),
     ):
         absent = {name for name in dir(ours) if not name.startswith("_") and not hasattr(theirs, name)}
         functions = {n for n in absent if callable(getattr(ours, n)) and not isinstance(getattr(ours, n), type)}
@@ -82,7 +82,7 @@ def test_the_double_lacks_what_cupy_lacks():
 def test_the_double_takes_the_arguments_that_cupy_takes():
     import inspect
 
-    for name, arguments in device_double.ARGUMENTS.items():
+    for name, arguments in device_tables.ARGUMENTS.items():
         own = list(inspect.signature(getattr(cupy, name)).parameters)
         assert own == arguments.split(), name
 
@@ -107,12 +107,12 @@ def test_these_are_cupy_arrays(place):
 
 
 def _on(place, name):
-    build = surface.OBJECTIVES[name]
+    build = scenes.OBJECTIVES[name]
     from implicit_grad import BilevelProblem
 
-    train, test = surface._data(31), surface._data(37)
-    plain, theta, _, _ = surface._pair(name)
-    return plain, theta, BilevelProblem(build(train, place.asarray), build(test, place.asarray), surface.LAM)
+    train, test = scenes.data_of(31), scenes.data_of(37)
+    plain, theta, _, _ = scenes.pair(name)
+    return plain, theta, BilevelProblem(build(train, place.asarray), build(test, place.asarray), scenes.LAM)
 
 
 METHODS = [
@@ -124,15 +124,15 @@ METHODS = [
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{type(m.inner_solver).__name__}, {m.label}")
-@pytest.mark.parametrize("name", surface.OBJECTIVES)
+@pytest.mark.parametrize("name", scenes.OBJECTIVES)
 def test_meta_gradients(place, name, method):
     """The numbers of the host; as many reads and uploads for three times the steps."""
     plain, theta, device = _on(place, name)
     there = place.asarray(theta)
     wanted, got = method(plain, theta), method(device, there)
     assert isinstance(got.gradient, cupy.ndarray)
-    surface._same_status(got.status, wanted.status)
-    bound = 1e3 * theta.shape[-1] * EPS * surface._condition(plain, wanted.inner.value)
+    scenes.same_status(got.status, wanted.status)
+    bound = 1e3 * theta.shape[-1] * EPS * scenes.condition(plain, wanted.inner.value)
     assert np.abs(got.gradient.get() - wanted.gradient).max() <= bound * np.abs(wanted.gradient).max()
     if isinstance(method.inner_solver, GradientDescent):
         from dataclasses import replace
@@ -147,17 +147,17 @@ def test_meta_gradients(place, name, method):
             assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("name", rules.PROGRAMS)
+@pytest.mark.parametrize("name", programs.PROGRAMS)
 def test_autodiff(place, name):
     """The programs of the rules: value, gradient and product to 64 roundings, no transfers."""
-    program = rules.PROGRAMS[name]
-    c, x, v = (place.asarray(each) for each in (rules.C, rules.X, rules.V))
-    one = Autodiff(rules.loss_of(program, rules.C)).linearize(rules.X)
+    program = programs.PROGRAMS[name]
+    c, x, v = (place.asarray(each) for each in (programs.C, programs.X, programs.V))
+    one = Autodiff(programs.loss_of(program, programs.C)).linearize(programs.X)
     Traffic.reset()
-    two = Autodiff(rules.loss_of(program, c)).linearize(x)
+    two = Autodiff(programs.loss_of(program, c)).linearize(x)
     product = two.hvp(v)
     assert (Traffic.reads, Traffic.uploads) == (0, 0)
-    for got, wanted in ((two.value, one.value), (two.gradient, one.gradient), (product, one.hvp(rules.V))):
+    for got, wanted in ((two.value, one.value), (two.gradient, one.gradient), (product, one.hvp(programs.V))):
         assert isinstance(got, cupy.ndarray)
         assert np.abs(got.get() - wanted).max() <= 64 * EPS * (1e-3 + np.abs(wanted).max())
 

@@ -6,19 +6,16 @@ Solvers and estimators are found, not listed: a new one is covered, or must be n
 import dataclasses
 import inspect
 
-import autograd.numpy as anp
 import numpy as np
 import pytest
-from device_double import DOUBLE, DeviceArray, Traffic
+from device_double import DOUBLE, Traffic
+from device_scenes import EPS, OBJECTIVES, close, condition, pair, same_status
 
 import implicit_grad
 from implicit_grad import (
     CG,
     EXACT,
     ArgumentTypeError,
-    Autodiff,
-    BackendError,
-    BilevelProblem,
     CheckpointedGradient,
     Cholesky,
     ContrastiveGradient,
@@ -27,23 +24,14 @@ from implicit_grad import (
     GradientDescent,
     ImplicitGradient,
     LambdaPath,
-    LeastSquares,
     MetaGradient,
-    MultilayerPerceptron,
     Newton,
     NewtonStep,
     OneStepGradient,
-    SoftmaxCrossEntropy,
-    Softplus,
     Status,
-    Tanh,
     UnrolledGradient,
     extreme_eigenvalues,
 )
-
-EPS = float(np.finfo(np.float64).eps)
-N, P, C = 6, 3, 3
-LAM = np.array([[0.7], [2.5]])
 
 HOST_ONLY = {
     *("BiCGSTAB", "Eigh", "GMRES", "GeneralGMRES", "GeneralLU", "LSMR", "LU", "MINRES", "ScipyCG"),
@@ -126,67 +114,14 @@ def test_the_surface_is_what_it_seems():
     assert {name: fields for name, fields in unknown.items() if fields} == {}, "say in FIELDS how to make these"
 
 
-def _quartic(Z, y):
-    return lambda x: anp.mean((anp.einsum("nd,...d->...n", Z, x) - y) ** 2, axis=-1) + anp.sum(x**4, axis=-1) / 9
-
-
-OBJECTIVES = {
-    "least squares": lambda data, put: LeastSquares(put(data["X"]), put(data["y"])),
-    "softmax": lambda data, put: SoftmaxCrossEntropy(put(data["X"]), put(data["labels"]), C),
-    "tanh network": lambda data, put: MultilayerPerceptron(put(data["X"]), put(data["y"]), (3, 2), Tanh()),
-    "softplus classifier": lambda data, put: MultilayerPerceptron(
-        put(data["X"]), put(data["labels"]), (2,), Softplus(), C
-    ),
-    "two outputs": lambda data, put: MultilayerPerceptron(put(data["X"]), put(data["Y"]), (), n_outputs=2),
-    "autodiff": lambda data, put: Autodiff(_quartic(put(data["X"][0]), put(data["y"][0]))),
-    "autodiff, broadcasting": lambda data, put: Autodiff(_quartic(put(data["X"][0]), put(data["y"][0])), True),
-}
 EVERY_OBJECTIVE = pytest.mark.parametrize("name", OBJECTIVES)
-
-
-def _data(seed, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    numbers = {"X": (2, N, P), "y": (2, N), "Y": (2, N, 2)}
-    data = {key: rng.standard_normal(shape).astype(dtype) for key, shape in numbers.items()}
-    return {**data, "labels": rng.integers(C, size=(2, N))}
-
-
-def _pair(name, dtype=np.float64):
-    """The same problem and θ on both sides, a batch of two λ and two tasks."""
-    train, test = _data(31, dtype), _data(37, dtype)
-    build = OBJECTIVES[name]
-    size = getattr(build(train, np.asarray), "size", P)
-    theta = (0.4 * np.cos(np.arange(2 * size))).reshape(2, size).astype(dtype)
-    plain = BilevelProblem(build(train, np.asarray), build(test, np.asarray), LAM)
-    device = BilevelProblem(build(train, DOUBLE.asarray), build(test, DOUBLE.asarray), LAM)
-    return plain, theta, device, DOUBLE.asarray(theta)
-
-
-def _condition(problem, theta):
-    values = np.linalg.eigvalsh(problem.curvature(problem.parameters(theta)).dense())
-    return float((np.abs(values[..., -1]) / np.min(np.abs(values), axis=-1)).max())
-
-
-def _close(device, plain, bound):
-    """An array of the double with the host's shape and dtype, equal to `bound` relative to its largest entry."""
-    if not isinstance(plain, np.ndarray | np.generic):
-        assert device is plain is None or device == plain
-        return
-    assert type(device) is DeviceArray
-    assert (device.shape, device.dtype) == (np.shape(plain), np.asarray(plain).dtype)
-    host = device.get()
-    assert np.array_equal(np.isfinite(host), np.isfinite(plain))
-    good = np.isfinite(plain)
-    if good.any():
-        largest = np.abs(np.asarray(plain)[good]).max()
-        assert np.abs(host[good] - np.asarray(plain)[good]).max() <= bound * largest
 
 
 @EVERY_OBJECTIVE
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_objectives(name, dtype):
     """Value, gradient, all products and bounds to four roundings of the largest entry, without any transfer."""
-    plain, theta, device, there = _pair(name, dtype)
+    plain, theta, device, there = pair(name, dtype)
     rng = np.random.default_rng(41)
     v, V = rng.standard_normal(theta.shape).astype(dtype), rng.standard_normal((4, *theta.shape)).astype(dtype)
     on = {key: DOUBLE.asarray(value) for key, value in {"v": v, "V": V}.items()}
@@ -212,28 +147,20 @@ def test_objectives(name, dtype):
             results.append((getattr(g, bound)(*arguments[0]), getattr(f, bound)(*arguments[1])))
     assert (Traffic.reads, Traffic.uploads) == (0, 0)
     for got, wanted in results:
-        _close(got, wanted, 4 * float(np.finfo(dtype).eps))
+        close(got, wanted, 4 * float(np.finfo(dtype).eps))
 
 
 NOISY = {"FiniteDifferenceGradient": EPS ** (2 / 3), "ContrastiveGradient": EPS ** (1 / 2)}
 """Difference quotients amplify the last digits of their solves: η/h for noise η and step h."""
 
 
-def _same_status(device, plain):
-    """Equal, but for one thing: whether a spent budget also met the rounding floor is a matter of the last digit."""
-    device, plain = np.asarray(device), np.asarray(plain)
-    assert device.shape == plain.shape
-    good = (Status.CONVERGED, Status.BUDGET_SPENT)
-    assert all(a is b or (a in good and b in good) for a, b in zip(device.flat, plain.flat, strict=True))
-
-
 def _same_estimate(device, plain, bound):
-    _same_status(device.status, plain.status)
-    _close(device.gradient, plain.gradient, bound)
+    same_status(device.status, plain.status)
+    close(device.gradient, plain.gradient, bound)
     if plain.linear is not None:
-        _same_status(device.linear.status, plain.linear.status)
+        same_status(device.linear.status, plain.linear.status)
     if plain.path is not None:
-        _close(device.path.points, plain.path.points, bound)
+        close(device.path.points, plain.path.points, bound)
 
 
 PAIRS = [
@@ -246,7 +173,7 @@ PAIRS = [
 @pytest.mark.parametrize(("name", "solver"), PAIRS)
 def test_every_solver_and_estimator(name, solver):
     """Each inner solver, and from its solution each estimator and each linear solver; within 10³·d·eps·κ(A)."""
-    plain, theta, device, there = _pair(name)
+    plain, theta, device, there = pair(name)
     d = theta.shape[-1]
     try:
         wanted = solver(plain, theta)
@@ -255,9 +182,9 @@ def test_every_solver_and_estimator(name, solver):
             solver(device, there)
         return
     got = solver(device, there)
-    bound = 1e3 * d * EPS * _condition(plain, wanted.value if wanted.value.shape[:-1] == (2, 2) else theta)
-    _same_status(got.status, wanted.status)
-    _close(got.value, wanted.value, bound)
+    bound = 1e3 * d * EPS * condition(plain, wanted.value if wanted.value.shape[:-1] == (2, 2) else theta)
+    same_status(got.status, wanted.status)
+    close(got.value, wanted.value, bound)
     if wanted.value.shape[:-1] != (2, 2):  # a path of λ of its own
         return
     estimators = [*DEVICE["estimator"], *(ImplicitGradient(linear) for linear in DEVICE["linear"])]
@@ -281,7 +208,7 @@ def test_every_solver_and_estimator(name, solver):
 @pytest.mark.parametrize("proximal", [True, False])
 @EVERY_OBJECTIVE
 def test_unrolling(name, estimator, proximal):
-    plain, theta, device, there = _pair(name)
+    plain, theta, device, there = pair(name)
     method = MetaGradient(GradientDescent(0.04, 6, record=True, proximal=proximal), estimator)
     _same_estimate(method(device, there), method(plain, theta), 1e3 * theta.shape[-1] * EPS)
 
@@ -289,10 +216,10 @@ def test_unrolling(name, estimator, proximal):
 @EVERY_OBJECTIVE
 def test_the_reference_itself(name):
     """Newton with Cholesky down to the rounding floor, and exact inversion there."""
-    plain, theta, device, there = _pair(name)
+    plain, theta, device, there = pair(name)
     wanted, got = EXACT(plain, theta), EXACT(device, there)
     assert (got.status == Status.CONVERGED).all()
-    bound = 1e3 * theta.shape[-1] * EPS * _condition(plain, wanted.inner.value)
+    bound = 1e3 * theta.shape[-1] * EPS * condition(plain, wanted.inner.value)
     _same_estimate(got, wanted, bound)
     assert got.unwrap() is got.gradient
 
@@ -301,7 +228,7 @@ def test_the_reference_itself(name):
 def test_what_is_for_the_host_only_says_so(name):
     kind = next(kind for kind, classes in STRATEGIES.items() if name in classes)
     strategy = _instance(STRATEGIES[kind][name])
-    _, _, device, there = _pair("least squares")
+    _, _, device, there = pair("least squares")
     arguments = (DOUBLE.asarray(np.eye(2)), DOUBLE.asarray(np.ones(2))) if kind == "linear" else (device, there)
     with pytest.raises(ArgumentTypeError, match="NumPy arrays only"):
         strategy(*arguments)
@@ -318,7 +245,7 @@ def test_failures_are_per_problem(solver):
     """An indefinite matrix and a NaN beside good systems: statuses, values and curvatures of the host."""
     plain, device = solver(SYSTEMS, SIDES), solver(DOUBLE.asarray(SYSTEMS), DOUBLE.asarray(SIDES))
     assert list(device.status) == list(plain.status)
-    _close(device.value, plain.value, 64 * EPS)
+    close(device.value, plain.value, 64 * EPS)
     bad = np.array([1, 3])
     lowest = device.smallest_eigenvalue.get()[bad]
     assert np.abs(lowest - plain.smallest_eigenvalue[bad]).max() <= 64 * EPS * 5
@@ -337,100 +264,14 @@ def test_a_matrix_that_is_not_finite_stays_alone():
     A = np.stack([np.eye(2), np.diag([np.inf, 1.0]), 2 * np.eye(2)])
     plain, device = Cholesky()(A, np.ones((3, 2))), Cholesky()(DOUBLE.asarray(A), DOUBLE.asarray(np.ones((3, 2))))
     assert list(device.status) == list(plain.status) == [Status.CONVERGED, Status.NONFINITE, Status.CONVERGED]
-    _close(device.value, plain.value, 4 * EPS)
+    close(device.value, plain.value, 4 * EPS)
 
 
 def test_lanczos_estimates():
-    plain, theta, device, there = _pair("tanh network")
+    plain, theta, device, there = pair("tanh network")
     for one, two in zip(
         extreme_eigenvalues(plain.curvature(plain.parameters(theta)), 30),
         extreme_eigenvalues(device.curvature(device.parameters(there)), 30),
         strict=True,
     ):
         assert np.abs(one - two).max() <= 64 * theta.shape[-1] * EPS * np.abs(one).max()
-
-
-# Transfers.
-
-
-def _traffic(run):
-    Traffic.reset()
-    run()
-    return Traffic.reads, Traffic.uploads
-
-
-@EVERY_OBJECTIVE
-@pytest.mark.parametrize(
-    "method",
-    [
-        lambda k: MetaGradient(GradientDescent(0.01, k), ImplicitGradient(CG(3))),
-        lambda k: MetaGradient(GradientDescent(None, k, record=True), ImplicitGradient(CG(3))),
-        lambda k: MetaGradient(GradientDescent(0.01, 3), ImplicitGradient(CG(k))),
-        lambda k: MetaGradient(GradientDescent(0.01, 3), ImplicitGradient(CG(k, record=True))),
-        lambda k: MetaGradient(GradientDescent(0.01, k, record=True), UnrolledGradient()),
-        lambda k: MetaGradient(GradientDescent(0.01, k, record=True, proximal=False), UnrolledGradient(3)),
-        lambda k: MetaGradient(GradientDescent(0.01, k), CheckpointedGradient()),
-        lambda k: MetaGradient(GradientDescent(0.01, k), ForwardModeGradient()),
-        lambda k: MetaGradient(GradientDescent(0.01, 3), LambdaPath((0.5, 2.0), k)),
-    ],
-)
-def test_no_loop_transfers_anything(name, method):
-    """Nine times the steps: the same few reads and uploads before and after the loops."""
-    _, _, device, there = _pair(name)
-    device.lam_like(there)  # sent once, by whoever asks first
-    counts = [_traffic(lambda k=k: method(k)(device, there)) for k in (3, 27)]
-    assert counts[0] == counts[1]
-
-
-def test_with_a_tolerance_conjugate_gradient_looks_every_eighth_step():
-    rng = np.random.default_rng(43)
-    Q, _ = np.linalg.qr(rng.standard_normal((60, 60)))
-    A, b = DOUBLE.asarray(Q @ np.diag(np.linspace(1, 50, 60)) @ Q.T), DOUBLE.asarray(rng.standard_normal((5, 60)))
-    A = DOUBLE.asarray(0.5 * (A.get() + A.get().T))
-    few = _traffic(lambda: CG(8, 1e-14)(A, b))
-    many = _traffic(lambda: CG(40, 1e-14)(A, b))
-    assert many[0] - few[0] == 4
-    assert many[1] == few[1]
-
-
-def test_steps_too_many_are_counted_and_change_nothing():
-    A, b = np.diag([1.0, 4.0, 9.0]), np.array([[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]])
-    plain, device = CG(30, 1e-10)(A, b), CG(30, 1e-10)(DOUBLE.asarray(A), DOUBLE.asarray(b))
-    assert np.array_equal(device.steps.get(), plain.steps)
-    _close(device.value, plain.value, 4 * EPS)
-    assert plain.cost.hvps < device.cost.hvps <= plain.cost.hvps + 7
-
-
-def test_lambda_is_sent_once():
-    _, _, device, there = _pair("least squares")
-    first = _traffic(lambda: device.lam_like(there))
-    assert first == (0, 1)
-    assert _traffic(lambda: device.lam_like(there)) == (0, 0)
-
-
-# Mixtures.
-
-
-@EVERY_OBJECTIVE
-def test_host_and_device_do_not_mix(name):
-    plain, theta, device, there = _pair(name)
-    method = MetaGradient(GradientDescent(0.04, 2), ImplicitGradient(CG(2)))
-    for problem, point in ((plain, there), (device, theta)):
-        with pytest.raises(
-            (BackendError, implicit_grad.LossError), match=r"device_double|numpy\.ndarray|cannot do this"
-        ):
-            method(problem, point)
-
-
-def test_one_clear_error_names_both():
-    with pytest.raises(BackendError, match=r"\['device_double', 'numpy'\]; move them"):
-        CG(2)(np.eye(2), DOUBLE.asarray(np.ones(2)))
-    plain, theta, _, _ = _pair("least squares")
-    with pytest.raises(BackendError, match="device_double"):
-        plain.with_lam(DOUBLE.asarray(LAM)).parameters(theta)
-
-
-def test_memory_of_a_device_is_not_measured_on_the_host():
-    _, _, device, there = _pair("least squares")
-    with pytest.raises(ArgumentTypeError, match="measure_memory"):
-        MetaGradient(GradientDescent(0.1, 2), ImplicitGradient(CG(2)), measure_memory=True)(device, there)

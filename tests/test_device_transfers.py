@@ -1,0 +1,105 @@
+"""Where the double counts: no loop makes the host wait for the device, and nothing is moved without being asked."""
+
+import numpy as np
+import pytest
+from device_double import DOUBLE, Traffic
+from device_scenes import EPS, LAM, OBJECTIVES, close, pair
+
+import implicit_grad
+from implicit_grad import (
+    CG,
+    ArgumentTypeError,
+    BackendError,
+    CheckpointedGradient,
+    ForwardModeGradient,
+    GradientDescent,
+    ImplicitGradient,
+    LambdaPath,
+    MetaGradient,
+    UnrolledGradient,
+)
+
+EVERY_OBJECTIVE = pytest.mark.parametrize("name", OBJECTIVES)
+
+
+def _traffic(run):
+    Traffic.reset()
+    run()
+    return Traffic.reads, Traffic.uploads
+
+
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda k: MetaGradient(GradientDescent(0.01, k), ImplicitGradient(CG(3))),
+        lambda k: MetaGradient(GradientDescent(None, k, record=True), ImplicitGradient(CG(3))),
+        lambda k: MetaGradient(GradientDescent(0.01, 3), ImplicitGradient(CG(k))),
+        lambda k: MetaGradient(GradientDescent(0.01, 3), ImplicitGradient(CG(k, record=True))),
+        lambda k: MetaGradient(GradientDescent(0.01, k, record=True), UnrolledGradient()),
+        lambda k: MetaGradient(GradientDescent(0.01, k, record=True, proximal=False), UnrolledGradient(3)),
+        lambda k: MetaGradient(GradientDescent(0.01, k), CheckpointedGradient()),
+        lambda k: MetaGradient(GradientDescent(0.01, k), ForwardModeGradient()),
+        lambda k: MetaGradient(GradientDescent(0.01, 3), LambdaPath((0.5, 2.0), k)),
+    ],
+)
+def test_no_loop_transfers_anything(name, method):
+    """Nine times the steps: the same few reads and uploads before and after the loops."""
+    _, _, device, there = pair(name)
+    device.lam_like(there)  # sent once, by whoever asks first
+    counts = [_traffic(lambda k=k: method(k)(device, there)) for k in (3, 27)]
+    assert counts[0] == counts[1]
+
+
+def test_with_a_tolerance_conjugate_gradient_looks_every_eighth_step():
+    rng = np.random.default_rng(43)
+    Q, _ = np.linalg.qr(rng.standard_normal((60, 60)))
+    A, b = DOUBLE.asarray(Q @ np.diag(np.linspace(1, 50, 60)) @ Q.T), DOUBLE.asarray(rng.standard_normal((5, 60)))
+    A = DOUBLE.asarray(0.5 * (A.get() + A.get().T))
+    few = _traffic(lambda: CG(8, 1e-14)(A, b))
+    many = _traffic(lambda: CG(40, 1e-14)(A, b))
+    assert many[0] - few[0] == 4
+    assert many[1] == few[1]
+
+
+def test_steps_too_many_are_counted_and_change_nothing():
+    A, b = np.diag([1.0, 4.0, 9.0]), np.array([[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]])
+    plain, device = CG(30, 1e-10)(A, b), CG(30, 1e-10)(DOUBLE.asarray(A), DOUBLE.asarray(b))
+    assert np.array_equal(device.steps.get(), plain.steps)
+    close(device.value, plain.value, 4 * EPS)
+    assert plain.cost.hvps < device.cost.hvps <= plain.cost.hvps + 7
+
+
+def test_lambda_is_sent_once():
+    _, _, device, there = pair("least squares")
+    first = _traffic(lambda: device.lam_like(there))
+    assert first == (0, 1)
+    assert _traffic(lambda: device.lam_like(there)) == (0, 0)
+
+
+# Mixtures.
+
+
+@EVERY_OBJECTIVE
+def test_host_and_device_do_not_mix(name):
+    plain, theta, device, there = pair(name)
+    method = MetaGradient(GradientDescent(0.04, 2), ImplicitGradient(CG(2)))
+    for problem, point in ((plain, there), (device, theta)):
+        with pytest.raises(
+            (BackendError, implicit_grad.LossError), match=r"device_double|numpy\.ndarray|cannot do this"
+        ):
+            method(problem, point)
+
+
+def test_one_clear_error_names_both():
+    with pytest.raises(BackendError, match=r"\['device_double', 'numpy'\]; move them"):
+        CG(2)(np.eye(2), DOUBLE.asarray(np.ones(2)))
+    plain, theta, _, _ = pair("least squares")
+    with pytest.raises(BackendError, match="device_double"):
+        plain.with_lam(DOUBLE.asarray(LAM)).parameters(theta)
+
+
+def test_memory_of_a_device_is_not_measured_on_the_host():
+    _, _, device, there = pair("least squares")
+    with pytest.raises(ArgumentTypeError, match="measure_memory"):
+        MetaGradient(GradientDescent(0.1, 2), ImplicitGradient(CG(2)), measure_memory=True)(device, there)
