@@ -10,15 +10,27 @@ from oracles.losses import Counting, Diagonal
 from implicit_grad import (
     CG,
     EXACT,
+    GMRES,
+    LSMR,
+    LU,
+    MINRES,
     Autodiff,
+    BiCGSTAB,
     BilevelProblem,
+    BlockCG,
     Cholesky,
     Cost,
+    Eigh,
     FirstOrderGradient,
     GradientDescent,
     ImplicitGradient,
     MetaGradient,
+    MixedPrecision,
+    Neumann,
     Newton,
+    Nystrom,
+    NystromPreconditioner,
+    PreconditionedCG,
     ScipyCG,
     ScipyMinimize,
     UnrolledGradient,
@@ -39,11 +51,31 @@ EXPLICIT = [
     MetaGradient(GradientDescent(None, 7), CheckpointedGradient()),
     MetaGradient(GradientDescent(0.02, 9, proximal=False), CheckpointedGradient(1)),
     MetaGradient(GradientDescent(None, 4), ForwardModeGradient()),
+    *(
+        MetaGradient(GradientDescent(None, 4), ImplicitGradient(solver))
+        for solver in (
+            LU(),
+            Eigh(refinements=2),
+            PreconditionedCG(4),
+            PreconditionedCG(9, 1e-6, NystromPreconditioner(2), record=True),
+            BlockCG(4, record=True),
+            Neumann(None, 5),
+            Neumann(0.02, 5, record=True),
+            Nystrom(3),
+            MixedPrecision(CG(20, 1e-5)),
+            MixedPrecision(LU()),
+            MixedPrecision(Cholesky(), dense=True),
+        )
+    ),
 ]
 # SciPy goes problem by problem: the batch is charged for its slowest one.
 SCIPY = [
     MetaGradient(GradientDescent(None, 9), ImplicitGradient(ScipyCG(4))),
     MetaGradient(GradientDescent(None, 9), ImplicitGradient(ScipyCG(40, 1e-10, record=True))),
+    *(
+        MetaGradient(GradientDescent(None, 4), ImplicitGradient(solver))
+        for solver in (MINRES(5), MINRES(40, 1e-10, record=True), GMRES(9, 1e-8), BiCGSTAB(9, 1e-8), LSMR(9, 1e-8))
+    ),
     *(
         MetaGradient(ScipyMinimize(method, max_steps=30), FirstOrderGradient())
         for method in ("BFGS", "L-BFGS-B", "CG", "Newton-CG", "trust-krylov", "Nelder-Mead", "Powell")
