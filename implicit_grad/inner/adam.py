@@ -39,10 +39,10 @@ class Adam:
 
     Notes
     -----
-    K + 1 gradients. The length of a step hardly depends on that of the gradient: while ∇G ≫ ε the iterates keep
-    moving by about α and circle φ* at that distance, so a small α or many steps are needed for many digits, and the
-    implicit gradient at the end is as wrong as φ is. Entry by entry means that the path depends on the coordinates:
-    turning them turns no other solver's path, but this one's.
+    K + 1 gradients. The length of a step hardly depends on that of the gradient: while ∇G ≫ ε the iterates move by
+    about α, whatever is left to go. They settle only where m averages to nothing, and a minimum once reached is left
+    again as v fades: more steps are not always better, `rtol` stops in time, and the implicit gradient at the end is
+    as wrong as φ is. Entry by entry means that the path depends on the coordinates: turning them does not turn it.
 
     References
     ----------
@@ -58,7 +58,7 @@ class Adam:
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "1 gradient a step", "3 vectors", "about α from φ*, then slowly less", "many digits are wanted"
+        "1 gradient a step", "3 vectors", "about α from φ*, then less, then more", "many digits are wanted"
     )
 
     def __post_init__(self) -> None:
