@@ -53,12 +53,14 @@ EXPORTS = sorted(
 )
 
 SETTINGS = {
+    "batch_size": 4,
     "estimator": implicit_grad.ImplicitGradient(implicit_grad.Cholesky()),
     "inner_solver": implicit_grad.Newton(),
     "lams": (2.0, 0.5),
     "linear_solver": implicit_grad.CG(5),
     "max_steps": 5,
     "rank": 3,
+    "seed": 7,
     "step_size": 0.1,
     "steps": 7,
     "strength": 1e-3,
