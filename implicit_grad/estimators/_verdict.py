@@ -1,4 +1,4 @@
-"""The verdict on a difference quotient whose difference is lost in rounding or in solver noise."""
+"""Successes that an estimator takes back: differences lost in noise, and saddles."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from implicit_grad.results import Status, status_codes, statuses
 
 def refused(status: Any, mask: Any) -> Any:
     """Return the statuses with every success under `mask` turned into `STAGNATED`."""
+    return _turned(status, mask, Status.STAGNATED)
+
+
+def indefinite(status: Any, saddle: Any) -> Any:
+    """Return the statuses with every success at a saddle turned into `INDEFINITE`."""
+    return _turned(status, saddle, Status.INDEFINITE)
+
+
+def _turned(status: Any, mask: Any, into: Status) -> Any:
     codes = status_codes(status)
     ok = np.vectorize(lambda s: s.ok, otypes=[bool])(statuses(codes))
-    return statuses(np.where(ok & to_numpy(mask), Status.STAGNATED.code, codes))
+    return statuses(np.where(ok & to_numpy(mask), into.code, codes))

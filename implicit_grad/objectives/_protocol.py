@@ -63,7 +63,8 @@ class SmoothFunction(Protocol):
     Optional attributes are used where present: `size` (d), `batch_shape`, `dtype`,
     `select(index, batch_shape)` (one problem's loss), `curvature_bound()` (a global bound of λ_max(∇²f)) and
     `gradient_terms(x)` (norm of the sums of |summands| of ∇f(x): eps times it is what rounding leaves of a zero).
-    A mean over samples may offer `n_samples` and `minibatch(indices)`, the mean over some of them.
+    A mean over samples may offer `n_samples` and `minibatch(indices)`, the mean over some of them, and
+    `linearize_gauss_newton(x)`, whose products are those of the Gauss–Newton matrix.
     """
 
     def value(self, x: Array) -> Array:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from implicit_grad import border
 from implicit_grad.backend import Array, broadcast_shapes, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
+from implicit_grad.objectives._gauss_newton import GaussNewtonProduct
 from implicit_grad.objectives._heads import CrossEntropyHead, Head, SquaredErrorHead, one_hot
 from implicit_grad.objectives._network import Forward, Layout, Tangent, with_ones
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
@@ -203,6 +204,15 @@ class MultilayerPerceptron:
         value, delta, state = self._head.linearize(forward.z[-1])
         tangent = Tangent(forward, self._head, state, delta)
         return Linearization(value, tangent.result, tangent)
+
+    def linearize_gauss_newton(self, x: Array) -> Linearization:
+        """Return value, gradient and v ↦ Jᵀ(∂²L/∂z²)J v/n: the Hessian without the curvature of the network itself.
+
+        It is positive semidefinite everywhere, and equal to the Hessian where ∂L/∂z = 0 for every sample.
+        """
+        forward = self._forward(x)
+        value, delta, state = self._head.linearize(forward.z[-1])
+        return Linearization(value, forward.gradient(delta), GaussNewtonProduct(forward, self._head, state))
 
     @property
     def n_samples(self) -> int:

@@ -139,6 +139,10 @@ class SoftmaxCrossEntropy:
         """Return R = √2 max‖xᵢ‖, with |D³f[u, u, v]| ≤ R ‖v‖ D²f[u, u]: central moments of a bounded variable."""
         return 2.0**0.5 * largest_row(self.X)
 
+    def linearize_gauss_newton(self, x: Array) -> Linearization:
+        """Return `linearize(x)`: of a model linear in its parameters the Gauss–Newton matrix is the Hessian."""
+        return self.linearize(x)
+
     @property
     def n_samples(self) -> int:
         """Number n of samples of one problem."""
