@@ -61,16 +61,16 @@ def residuals(make: Any, A: Any, b: Any, steps: int) -> Any:
 
 
 def check_law_20(make: Any, spec: SpdSpec) -> None:
-    """MINRES residuals never rise, and are at most CG's at the same k, while k·log₁₀κ ≤ 8.
+    """MINRES residuals never rise, and are at most CG's at the same k, within √u, while k·log₁₀κ ≤ 8.
 
-    Past that both have lost directions to rounding, and not the same ones.
+    Past that, and below √u‖b‖, both have lost directions to rounding, and not the same ones.
     """
     A, b = spec.A(), spec.b()
     mine, rival = residuals(make, A, b, spec.size + 2), residuals(CG, A, b, spec.size + 2)
     tolerance = rounding(spec, b)
     at_most(mine[1:], mine[:-1], tolerance, "law 20: the residual never rises")
     whole = len(mine) if spec.kappa < 10 else 1 + int(8 / np.log10(spec.kappa))
-    at_most(mine[:whole], rival[:whole], tolerance, "law 20: at most CG's residual")
+    at_most(mine[:whole], rival[:whole], UNIT**0.5 * norm(b), "law 20: at most CG's residual")
 
 
 def check_law_20_indefinite(make: Any, spec: SpdSpec) -> None:
