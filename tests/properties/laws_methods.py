@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from comparisons import at_most, holds, same
 from laws_estimators import at
-from strategies import UNIT, Case, RidgeSpec, SoftmaxSpec
+from strategies import UNIT, Case, MlpSpec, RidgeSpec, SoftmaxSpec
 from transforms import Combination, Linear
 
 norm = np.linalg.norm
@@ -180,3 +180,101 @@ def check_differences_noise(make: Any, spec: Spec) -> None:
     h = 1e-3 * UNIT * (norm(case.theta) + norm(case.star) or 1.0)
     estimated = make(h)(case.problem, case.theta, at(case.star))
     holds(not estimated.ok, f"a difference of rounding errors passed as {estimated.status}")
+
+
+def check_moreau(make: Any, spec: Spec) -> None:
+    """Identity 6: λ(θ − φ*) is the derivative of min_φ G, by a complex step in θ; the test loss plays no part."""
+    case = spec.build()
+    g = make(case.lam)(case.problem, case.theta, at(case.star)).gradient
+    for v in np.random.default_rng([spec.seed, 6]).standard_normal((2, case.size)):
+        h = 1e-30 * (norm(case.theta) + case.train.gradient_abs(case.star) / case.curvature)
+        theta = case.theta + 1j * h * v
+        phi = case.star.astype(complex)
+        for _ in range(4):
+            phi = phi - np.linalg.solve(case.A, case.train.gradient(phi) + case.lam * (phi - theta))
+        pull = phi - theta
+        slope = (case.train.value(phi) + case.lam / 2 * np.sum(pull * pull)).imag / h
+        noise = 64 * case.size * UNIT * (case.train.gradient_abs(case.star) + case.lam * norm(case.theta))
+        same(g @ v, slope, (case.curvature * case.tol_phi() + noise) * norm(v), "identity 6: Moreau envelope")
+    other = replace(case.problem, outer=Combination(((-7.0, case.problem.outer),)))
+    blind = make(case.lam)(other, case.theta, at(case.star)).gradient
+    holds(np.array_equal(blind, g), "Reptile looked at the test loss")
+
+
+def gauss_newton_matrix(spec: MlpSpec, loss: Any, phi: Any) -> Any:
+    """Jᵀ(∂²L/∂z²)J with J from autograd through the outputs, sample by sample."""
+    import autograd.numpy as anp
+    from autograd import jacobian
+
+    def outputs(x: Any) -> Any:
+        a, start = loss.X, 0
+        for depth, (fan_in, fan_out) in enumerate(zip(loss.widths[:-1], loss.widths[1:], strict=True)):
+            W = anp.reshape(x[start : start + fan_in * fan_out], (fan_in, fan_out))
+            start += fan_in * fan_out
+            z = anp.dot(a, W) + x[start : start + fan_out]
+            start += fan_out
+            a = z if depth + 2 == len(loss.widths) else (anp.logaddexp(0.0, z) if spec.softplus else anp.tanh(z))
+        return a
+
+    J, z = jacobian(outputs)(phi), outputs(phi)
+    if not spec.classes:
+        return np.einsum("nmi,nmj->ij", J, J) / len(z)
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    blocks = p[:, :, None] * np.eye(spec.classes) - p[:, :, None] * p[:, None, :]
+    return np.einsum("nmi,nmk,nkj->ij", J, blocks, J) / len(z)
+
+
+def check_gauss_newton(estimator: Any, spec: MlpSpec) -> None:
+    """λ(JᵀCJ + λI)⁻¹∇T at any φ, minimum or not; shorter than ∇T, and ‖B − H‖‖g_H‖/λ from the implicit one."""
+    problem, theta = spec.build()
+    lam = float(problem.lam) * 1e-2
+    problem, scale = problem.with_lam(lam), spec.curvature_scale()
+    b = problem.outer.gradient(theta)
+    B = gauss_newton_matrix(spec, problem.inner, theta)
+    expected = lam * np.linalg.solve(B + lam * np.eye(theta.size), b)
+    rounding = 64 * theta.size * UNIT * (1 + scale / lam) * norm(b)
+    g = estimator(problem, theta, at(theta)).gradient
+    same(g, expected, rounding, "Gauss–Newton")
+    at_most(norm(g), norm(b), rounding, "law 48: ‖g‖ ≤ ‖∇T‖")
+    H = problem.inner.linearize(theta).hvp(np.eye(theta.size))
+    A = H + lam * np.eye(theta.size)
+    if np.linalg.eigvalsh(0.5 * (A + A.T))[0] > 1e-3 * lam:
+        implicit = lam * np.linalg.solve(A, b)
+        gap = norm(B - H, 2) * norm(implicit) / lam
+        at_most(norm(g - implicit), gap, 1e3 * rounding, "Gauss–Newton: gap")
+
+
+def check_implicit_gap(estimator: Any, spec: Spec, matrix: Any) -> None:
+    """λ(D + λI)⁻¹b for a simpler D ⪰ 0: at most ‖D − H‖‖g‖/λ from the meta-gradient at φ*. `matrix(H)` is D."""
+    case = spec.build()
+    H = case.train.hessian(case.star)
+    D = matrix(H)
+    g = estimator(case.problem, case.theta, at(case.star)).gradient
+    expected = case.lam * np.linalg.solve(D + case.lam * np.eye(case.size), case.b)
+    same(g, expected, case.tol_exact(), "a simpler Hessian")
+    gap = norm(D - H, 2) * norm(case.g) / case.lam
+    at_most(norm(g - case.g), gap, 2 * case.tol_exact(), "a simpler Hessian: gap")
+
+
+def check_richardson(make: Any, spec: RidgeSpec) -> None:
+    """Ridge, two-sided: the series in s² is λΣ(s²A⁻¹BA⁻¹B)ʲA⁻¹b, and the extrapolation leaves −4/(4·4)… of its s⁴.
+
+    With C = A⁻¹BA⁻¹B the rule gives g(s) = λ(I − s²C)⁻¹A⁻¹b. `make(s)` extrapolates over s and s/2.
+    """
+    case = spec.build()
+    B = case.test.hessian(case.star)
+    s = nudge(case, 0.4)
+    C = np.linalg.solve(case.A, B @ np.linalg.solve(case.A, B))
+    q, eye = np.linalg.solve(case.A, case.b), np.eye(case.size)
+
+    def rule(t: float) -> Any:
+        return case.lam * np.linalg.solve(eye - t**2 * C, q)
+
+    g = make(s)(case.problem, case.theta, at(case.star)).gradient
+    expected = (4 * rule(s / 2) - rule(s)) / 3
+    tolerance = 4 * tol_nudged(case, s / 2, 0.6) + 8 * case.tol_exact()
+    same(g, expected, tolerance, "Richardson")
+    # The terms of the series beyond s⁰ and s²: −¼s⁴C² and on, each at most its coarse self.
+    rest = norm(s**4 * C @ C @ rule(s))
+    at_most(norm(g - case.g), rest, tolerance, "Richardson: what is left is of order s⁴")

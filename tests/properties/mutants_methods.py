@@ -21,6 +21,8 @@ from implicit_grad import (
     Nesterov,
     Newton,
     OneStepGradient,
+    ReptileDirection,
+    RichardsonGradient,
     Status,
     SuperEfficientGradient,
 )
@@ -194,3 +196,32 @@ def always_converged(rtol: float) -> Any:
         return replace(tolerant(rtol)(problem, theta), status=Status.CONVERGED)
 
     return call
+
+
+def wrong_way(scale: float) -> Estimator:
+    """φ − θ."""
+    return changed(ReptileDirection(scale), lambda g, _: -g)
+
+
+def unscaled_direction(scale: float) -> Estimator:
+    """Whatever the scale."""
+    return ReptileDirection(1.0)
+
+
+whole_hessian: Estimator = ImplicitGradient(Cholesky(2), require_minimum=False)
+"""The Hessian, where its Gauss–Newton part was asked for."""
+
+
+def extrapolated(s: float) -> RichardsonGradient:
+    """The sound control."""
+    return RichardsonGradient(contrastive(s, True), contrastive(s / 2, True), order=2)
+
+
+def wrong_order(s: float) -> RichardsonGradient:
+    """A symmetric rule taken for one of first order."""
+    return RichardsonGradient(contrastive(s, True), contrastive(s / 2, True), order=1)
+
+
+def not_extrapolated(s: float) -> Estimator:
+    """The fine estimate alone."""
+    return contrastive(s / 2, True)

@@ -1,17 +1,40 @@
 """Laws (c), continued: contrastive, corrected, one-step and differenced meta-gradients."""
 
+import laws_estimators
+import laws_invariances
 import laws_methods as laws
+import numpy as np
 import pytest
 from hypothesis import given, settings
-from strategies import CONVEX_EDGES, RIDGE_EDGES, convex_specs, ridge_specs, with_edges
+from hypothesis import strategies as st
+from strategies import (
+    CONVEX_EDGES,
+    MLP_EDGES,
+    RIDGE_EDGES,
+    SOFTMAX_EDGES,
+    MlpSpec,
+    convex_specs,
+    mlp_specs,
+    ridge_specs,
+    softmax_specs,
+    with_edges,
+)
 
 from implicit_grad import (
+    Cholesky,
+    ComplexStepGradient,
     ContrastiveGradient,
+    DiagonalGradient,
     FiniteDifferenceGradient,
+    GaussNewtonGradient,
     GradientStep,
+    IdentityGradient,
+    MetaGradient,
     Newton,
     NewtonStep,
     OneStepGradient,
+    ReptileDirection,
+    RichardsonGradient,
     SuperEfficientGradient,
 )
 
@@ -118,3 +141,124 @@ def test_differences_on_ridge(spec):
 def test_differences_of_noise_are_refused(spec):
     """A step below rounding is no step."""
     laws.check_differences_noise(differences, spec)
+
+
+def extrapolated(s):
+    return RichardsonGradient(contrastive(s, True), contrastive(s / 2, True), order=2)
+
+
+EXACT_METHODS = {
+    "complex step": MetaGradient(Newton(), ComplexStepGradient()),
+    "super-efficient": MetaGradient(Newton(), SuperEfficientGradient()),
+    "Newton step": MetaGradient(FLOOR, OneStepGradient(NewtonStep())),
+    "Gauss-Newton": MetaGradient(FLOOR, GaussNewtonGradient(Cholesky(2))),
+}
+exact_methods = pytest.mark.parametrize("name", list(EXACT_METHODS))
+
+
+@exact_methods
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+@settings(max_examples=20)
+def test_closed_form(name, spec):
+    """At φ* of a model linear in its parameters all four are the meta-gradient."""
+    laws_estimators.check_closed_form(EXACT_METHODS[name], spec)
+
+
+@pytest.mark.parametrize("name", ["complex step", "super-efficient"])
+@with_edges(*MLP_EDGES)
+@given(spec=mlp_specs(softplus=st.just(False)))
+@settings(max_examples=20)
+def test_law_50_network(name, spec):
+    """Law 50: the derivative of F on networks, too."""
+    laws_estimators.check_law_50_network(EXACT_METHODS[name], spec)
+
+
+@pytest.mark.parametrize("name", ["super-efficient", "Newton step"])
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+@settings(max_examples=15)
+def test_law_42_orthogonal_coordinates(name, spec):
+    """Law 42: φ = Qψ gives g_ψ = Qᵀg. (Not the diagonal, whose coordinates are its approximation.)"""
+    laws_invariances.check_law_42(EXACT_METHODS[name], spec)
+
+
+@pytest.mark.parametrize("name", ["super-efficient", "Newton step"])
+@pytest.mark.parametrize("exponent", [-5, 4])
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+@settings(max_examples=15)
+def test_law_41_scaling(name, exponent, spec):
+    """Law 41: (L, λ) → (cL, cλ) leaves g; T → cT scales it."""
+    laws_invariances.check_law_41(EXACT_METHODS[name], spec, exponent)
+
+
+@exact_methods
+@with_edges(*SOFTMAX_EDGES)
+@given(spec=softmax_specs())
+@settings(max_examples=15)
+def test_law_43_softmax_shifts(name, spec):
+    """Law 43: rows sum to zero, shifts of θ do not matter."""
+    laws_invariances.check_law_43(EXACT_METHODS[name], spec)
+
+
+@exact_methods
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+@settings(max_examples=15)
+def test_law_44_sample_order(name, spec):
+    """Law 44: the order of the samples does not matter."""
+    laws_invariances.check_law_44_samples(EXACT_METHODS[name], spec)
+
+
+@exact_methods
+@with_edges(*RIDGE_EDGES)
+@given(spec=ridge_specs())
+@settings(max_examples=15)
+def test_law_46_translation(name, spec):
+    """Law 46: a ridge problem may be moved."""
+    laws_invariances.check_law_46(EXACT_METHODS[name], spec)
+
+
+@exact_methods
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+@settings(max_examples=15)
+def test_law_52_batch(name, spec):
+    """Law 52: a batch is its tasks one by one."""
+    laws_invariances.check_law_52(EXACT_METHODS[name], spec)
+
+
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+def test_moreau_envelope(spec):
+    """Identity 6: Reptile's direction times λ is the gradient of the Moreau envelope, and of nothing that tests."""
+    laws.check_moreau(ReptileDirection, spec)
+
+
+@with_edges(*MLP_EDGES, MlpSpec(hidden=(2, 3), classes=3, softplus=True, seed=6))
+@given(spec=mlp_specs())
+def test_gauss_newton(spec):
+    """JᵀCJ from autograd's Jacobian of the outputs."""
+    laws.check_gauss_newton(GaussNewtonGradient(Cholesky(2)), spec)
+
+
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+def test_diagonal(spec):
+    """‖g_D − g‖ ≤ ‖H − diag H‖‖g‖/λ."""
+    laws.check_implicit_gap(DiagonalGradient(), spec, lambda H: np.diag(np.diag(H)))
+
+
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+def test_identity(spec):
+    """‖g_c − g‖ ≤ ‖H − cI‖‖g‖/λ."""
+    laws.check_implicit_gap(IdentityGradient(2.5), spec, lambda H: 2.5 * np.eye(len(H)))
+
+
+@with_edges(*RIDGE_EDGES)
+@given(spec=ridge_specs())
+def test_richardson(spec):
+    """Two nudges at s and s/2 leave an error of order s⁴."""
+    laws.check_richardson(extrapolated, spec)

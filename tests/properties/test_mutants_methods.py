@@ -9,19 +9,25 @@ import laws_methods as laws
 import mutants_methods as mm
 import numpy as np
 import pytest
-from strategies import RidgeSpec, SoftmaxSpec
+from strategies import MlpSpec, RidgeSpec, SoftmaxSpec
 
 from implicit_grad import (
+    CG,
     LBFGS,
     Adam,
+    Cholesky,
+    DiagonalGradient,
     FiniteDifferenceGradient,
+    GaussNewtonGradient,
     GradientStep,
     HeavyBall,
+    IdentityGradient,
     Nesterov,
     Newton,
     NewtonCG,
     NewtonStep,
     OneStepGradient,
+    ReptileDirection,
     SuperEfficientGradient,
 )
 
@@ -36,9 +42,14 @@ SOFTMAX = (
 )
 CONVEX = RIDGE + SOFTMAX
 STEEP = (RidgeSpec(size=5, n=8, log10_ratio=2, spread=2, log10_lam=-1, seed=24),)
+NETWORK = (MlpSpec(hidden=(3,), n=6, seed=21), MlpSpec(hidden=(2, 3), n=5, classes=3, seed=22))
 FLOOR = Newton(rtol=1e-15)
 CORRECTED = SuperEfficientGradient()
 NEWTON_STEP = OneStepGradient(NewtonStep())
+
+
+def diagonal_of(H):
+    return np.diag(np.diag(H))
 
 
 def gradient_step(alpha):
@@ -78,6 +89,14 @@ KILLS = [
     Kill(laws.check_differences, differences(None), mm.never_refusing(1e-18), CONVEX),
     Kill(laws.check_differences_exact, differences, mm.forward_differences, RIDGE),
     Kill(laws.check_differences_noise, differences, mm.never_refusing, CONVEX),
+    Kill(laws.check_moreau, ReptileDirection, mm.wrong_way, CONVEX),
+    Kill(laws.check_moreau, ReptileDirection, mm.unscaled_direction, CONVEX),
+    Kill(laws.check_gauss_newton, GaussNewtonGradient(Cholesky(2)), mm.whole_hessian, NETWORK),
+    Kill(laws.check_gauss_newton, GaussNewtonGradient(CG(60)), GaussNewtonGradient(CG(2)), NETWORK),
+    Kill(laws.check_implicit_gap, DiagonalGradient(), mm.uncorrected, CONVEX, (diagonal_of,)),
+    Kill(laws.check_implicit_gap, DiagonalGradient(), IdentityGradient(1.0), CONVEX, (diagonal_of,)),
+    Kill(laws.check_richardson, mm.extrapolated, mm.wrong_order, RIDGE),
+    Kill(laws.check_richardson, mm.extrapolated, mm.not_extrapolated, RIDGE),
     Kill(first_order.check_momentum_path, Nesterov, HeavyBall, RIDGE, (True,)),
     Kill(first_order.check_momentum_path, HeavyBall, Nesterov, RIDGE, (False,)),
     Kill(first_order.check_momentum_path, Nesterov, mm.without_pull, RIDGE, (True,)),
