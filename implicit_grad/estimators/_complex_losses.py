@@ -52,13 +52,14 @@ def complex_loss(name: str, loss: Any) -> ComplexLoss:
     ArgumentTypeError
         For any other loss, and for activations other than `Tanh` and `Softplus`.
     """
-    X = getattr(loss, "X", None)
+    X, activation = getattr(loss, "X", None), getattr(loss, "activation", None)
     if not isinstance(loss, LeastSquares | SoftmaxCrossEntropy | MultilayerPerceptron) or (
-        isinstance(loss, MultilayerPerceptron) and type(loss.activation) not in (Tanh, Softplus)
+        isinstance(loss, MultilayerPerceptron) and type(activation) not in (Tanh, Softplus)
     ):
+        got = type(loss).__name__ if activation is None else f"{type(loss).__name__} with {activation!r}"
         raise ArgumentTypeError(
             f"{name}: complex steps need a loss whose analytic continuation is known: LeastSquares, "
-            f"SoftmaxCrossEntropy, or MultilayerPerceptron with Tanh or Softplus; got {loss!r:.80}"
+            f"SoftmaxCrossEntropy, or MultilayerPerceptron with Tanh or Softplus; got {got}"
         )
     if not isinstance(X, np.ndarray):
         raise ArgumentTypeError(f"{name}: complex steps are taken on NumPy arrays only, got {type(X).__name__}")
@@ -71,8 +72,7 @@ def complex_loss(name: str, loss: Any) -> ComplexLoss:
         head = _cross_entropy(loss.y, loss.n_classes)
     else:
         head = _squares(loss.y[..., None] if loss.n_outputs == 1 else loss.y)
-    activation = _tanh if isinstance(loss.activation, Tanh) else _softplus
-    return ComplexLoss(_layers(loss.widths, X, activation, bias=True), head)
+    return ComplexLoss(_layers(loss.widths, X, _tanh if isinstance(activation, Tanh) else _softplus, bias=True), head)
 
 
 def _tanh(z: Array) -> tuple[Array, Array]:

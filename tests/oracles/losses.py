@@ -78,8 +78,13 @@ class Counting:
         return self.loss.gradient(x)
 
     def linearize(self, x: Any) -> Linearization:
+        return self._counted(self.loss.linearize(x), x)
+
+    def linearize_gauss_newton(self, x: Any) -> Linearization:
+        return self._counted(self.loss.linearize_gauss_newton(x), x)
+
+    def _counted(self, at: Linearization, x: Any) -> Linearization:
         self._count("gradients", x.shape[:-1])
-        at = self.loss.linearize(x)
 
         def hvp(v: Any) -> Any:
             self._count("hvps", x.shape[:-1], v.shape[:-1])
