@@ -11,7 +11,7 @@ export MPLBACKEND ?= Agg
 PEERS  := jax jaxopt optimistix lineax torch torchopt
 BENCH  ?=
 
-.PHONY: setup figures test bench check lint types clean
+.PHONY: setup figures test test-gpu bench check lint types clean
 .DEFAULT_GOAL := figures
 
 setup: $(STAMP)
@@ -27,6 +27,12 @@ figures: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# Needs an NVIDIA GPU with a driver for CUDA 13: without one it fails, it does not skip.
+test-gpu: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[gpu]'
+	IMPLICIT_GRAD_REQUIRE_GPU=1 $(BIN)/python -m pytest tests/gpu tests/test_device_cupy.py
+	$(BIN)/python -m benchmarks.gpu
 
 # Peers are optional: one that cannot be installed is named here and in the table, and the others go on. The constraint
 # keeps a package that needs PyTorch from bringing another version of it.

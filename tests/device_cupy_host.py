@@ -17,6 +17,7 @@ from typing import Any
 import cupy
 import numpy as np
 import scipy.linalg
+from cupy._core import syncdetect
 from device_double import SPECIAL, Traffic
 
 from implicit_grad import backend
@@ -64,8 +65,15 @@ class HostCupy(cupy.ndarray):
     """A `cupy.ndarray` over host memory."""
 
     def get(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
+        syncdetect._declare_synchronize()
         Traffic.reads += 1
         return view(self).copy()
+
+    def __float__(self) -> float:
+        return float(self.get())
+
+    def __int__(self) -> int:
+        return int(self.get())
 
     def item(self, *args: Any) -> Any:
         return self.get().item(*args)
