@@ -20,7 +20,6 @@ from implicit_grad import (
     MixedPrecision,
     NystromPreconditioner,
     Path,
-    PreconditionedCG,
     Solution,
     Status,
 )
@@ -433,16 +432,6 @@ def accumulated_in_single(max_steps: int, rtol: float = 0.0) -> Any:
 # --- every method -------------------------------------------------------------------------------------------------
 
 
-def preconditioned(kind: Any, M: Any) -> Any:
-    """`make(k)` of a preconditioned solver."""
-    return lambda max_steps, rtol=0.0, record=False: kind(max_steps, rtol, M, record)
-
-
 def own_alpha(max_steps: int, rtol: float = 0.0) -> Any:
     """A step size of its own, whatever the scale of A."""
     return hand_series(0.1, max_steps)
-
-
-def sound_cg(max_steps: int, rtol: float = 0.0, preconditioner: Any = None, record: bool = False) -> PreconditionedCG:
-    """The package's own."""
-    return PreconditionedCG(max_steps, rtol, preconditioner, record=record)
