@@ -54,11 +54,15 @@ EXPORTS = sorted(
 
 SETTINGS = {
     "batch_size": 4,
+    "coarse": implicit_grad.ContrastiveGradient(2e-3, implicit_grad.Newton()),
+    "curvature": 0.5,
     "estimator": implicit_grad.ImplicitGradient(implicit_grad.Cholesky()),
+    "fine": implicit_grad.ContrastiveGradient(1e-3, implicit_grad.Newton()),
     "inner_solver": implicit_grad.Newton(),
     "lams": (2.0, 0.5),
     "linear_solver": implicit_grad.CG(5),
     "max_steps": 5,
+    "order": 2,
     "rank": 3,
     "seed": 7,
     "step_size": 0.1,

@@ -51,7 +51,7 @@ class DiagonalGradient:
         chunk = max(1, _CHUNK // max(1, d * int(np.prod(phi.shape[:-1]))))
         ones, eye = (1,) * (phi.ndim - 1), xp.eye(d, dtype=phi.dtype)
         for begin in range(0, d, chunk):
-            basis = xp.reshape(eye[begin : begin + chunk, :], (-1, *ones, d))
+            basis = xp.reshape(eye[begin : min(begin + chunk, d), :], (-1, *ones, d))
             diagonal = diagonal + xp.sum(hessian(basis) * basis, axis=0)
         cost = inner.cost + Cost(gradients=2, hvps=d)
         return _estimate(problem, inner, diagonal, cost)

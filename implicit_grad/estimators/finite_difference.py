@@ -105,8 +105,9 @@ def _in_window(h: Array, g: Array, coarse: Array, noise: Array) -> Array:
     """Whether [10η√d/‖g‖, √(0.6‖g‖/‖F‴‖)] holds h, and three steps that double."""
     unsure, bent = noise * float(g.shape[-1]) ** 0.5 / h, norm(coarse - g) / 3
     # In units of ‖g‖, which may be zero: then only exact differences of a flat F are left.
-    size = norm(g)
-    unit = namespace(g).where(size > 0, size, namespace(g).full_like(size, float(namespace(g).finfo(g.dtype).tiny)))
+    size, xp = norm(g), namespace(g)
+    least = xp.full_like(size, float(xp.finfo(g.dtype).smallest_normal))
+    unit = xp.where(size > 0, size, least)
     unsure, bent = unsure / unit, bent / unit
     return (unsure <= _TENTH) & (bent <= _TENTH) & (16 * unsure**2 * bent <= _TENTH**3)
 
