@@ -270,6 +270,17 @@ def test_every_method_runs_on_the_whitened_problem(method):
     assert np.linalg.norm(s * method(white, s * theta).unwrap() - wanted) <= 1e5 * EPS * np.linalg.norm(wanted)
 
 
+@given(spec=st.one_of(ridge_specs(), softmax_specs()), decades=st.integers(0, 3))
+def test_the_curvature_of_a_stretched_loss_is_bounded(spec, decades):
+    """λ_max of Λ^{−½}HΛ^{−½} ≤ the bound; descent with a step from it cannot diverge."""
+    case, weights = spec.build(), weights_for(spec, decades)
+    white, s = RegularizedProblem(case.problem.inner, case.problem.outer, DiagonalQuadratic(weights)).whitened()
+    H = case.train.hessian(case.theta) / np.outer(s, s)
+    bound = float(white.inner.curvature_bound())
+    assert np.linalg.norm(H, 2) <= bound * (1 + 64 * case.size * EPS)
+    assert bound <= case.train.curvature / s.min() ** 2 * (1 + 64 * case.size * EPS)
+
+
 def test_whitening_needs_a_quadratic():
     problem, _, _ = curved_problem("log-cosh", 0.3, 5)
     with pytest.raises(ArgumentTypeError, match="regularizer: LogCosh is not quadratic"):
@@ -331,8 +342,9 @@ def test_a_batch_is_its_problems():
     """λ axes against task axes, through Newton, the solve and the derivative."""
     specs = [RidgeSpec(size=3, n=4, n_test=4, seed=seed) for seed in (5, 6)]
     X, y, X_test, y_test, theta = (np.stack(each) for each in zip(*(spec.data() for spec in specs), strict=True))
-    lam = np.array([[0.3], [5.0], [1e-2]])
-    for kind in (Quadratic, LogCosh, PseudoHuber):
+    theta = np.abs(theta) + 0.1  # an entropy wants it positive, and a λ that keeps φ* from e^−100
+    for kind, lowest in ((Quadratic, 0.01), (LogCosh, 0.01), (PseudoHuber, 0.01), (RelativeEntropy, 20.0)):
+        lam = lowest * np.array([[30.0], [500.0], [1.0]])
         batch = RegularizedProblem(LeastSquares(X, y), LeastSquares(X_test, y_test), kind(lam))
         assert batch.batch_shape == (3, 2)
         for solver in (Cholesky(), CG(20, 1e-13)):
