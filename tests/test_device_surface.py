@@ -36,8 +36,11 @@ from implicit_grad import (
 HOST_ONLY = {
     *("BiCGSTAB", "Eigh", "GMRES", "GeneralGMRES", "GeneralLU", "LSMR", "LU", "MINRES", "ScipyCG"),
     "ScipyMinimize",
+    "ComplexStepGradient",
 }
-"""SciPy's routines, and factorisations with LAPACK; they must say so when they meet a device array."""
+"""SciPy's routines, factorisations with LAPACK, complex steps: they must say so when they meet a device array."""
+
+_POLISHED = Newton(rtol=1e-13, linear_solver=CG(80, 1e-14))
 
 FIELDS = {
     "max_steps": 30,
@@ -45,11 +48,15 @@ FIELDS = {
     "step_size": 0.04,
     "lams": (0.4, 3.0),
     "strength": None,
-    "inner_solver": Newton(rtol=1e-13, linear_solver=CG(80, 1e-14)),
+    "inner_solver": _POLISHED,
     "linear_solver": CG(30),
     "rank": 3,
     "batch_size": 4,
     "seed": 11,
+    "curvature": 1.5,
+    "coarse": ContrastiveGradient(0.02, _POLISHED),
+    "fine": ContrastiveGradient(0.01, _POLISHED),
+    "order": 2,
 }
 """What required fields of solvers and estimators are set to."""
 
@@ -150,7 +157,11 @@ def test_objectives(name, dtype):
         close(got, wanted, 4 * float(np.finfo(dtype).eps))
 
 
-NOISY = {"FiniteDifferenceGradient": EPS ** (2 / 3), "ContrastiveGradient": EPS ** (1 / 2)}
+NOISY = {
+    "FiniteDifferenceGradient": EPS ** (2 / 3),
+    "ContrastiveGradient": EPS ** (1 / 2),
+    "RichardsonGradient": EPS ** (1 / 2),
+}
 """Difference quotients amplify the last digits of their solves: η/h for noise η and step h."""
 
 
@@ -229,7 +240,11 @@ def test_what_is_for_the_host_only_says_so(name):
     kind = next(kind for kind, classes in STRATEGIES.items() if name in classes)
     strategy = _instance(STRATEGIES[kind][name])
     _, _, device, there = pair("least squares")
-    arguments = (DOUBLE.asarray(np.eye(2)), DOUBLE.asarray(np.ones(2))) if kind == "linear" else (device, there)
+    arguments = {
+        "linear": (DOUBLE.asarray(np.eye(2)), DOUBLE.asarray(np.ones(2))),
+        "inner": (device, there),
+        "estimator": (device, there, GradientDescent(0.04, 2)(device, there)),
+    }[kind]
     with pytest.raises(ArgumentTypeError, match="NumPy arrays only"):
         strategy(*arguments)
 
