@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from device_double import DOUBLE, Traffic
-from device_scenes import EPS, LAM, OBJECTIVES, close, pair
+from device_scenes import EPS, LAM, OBJECTIVES, close, condition, pair
 
 import implicit_grad
 from implicit_grad import (
@@ -103,3 +103,27 @@ def test_memory_of_a_device_is_not_measured_on_the_host():
     _, _, device, there = pair("least squares")
     with pytest.raises(ArgumentTypeError, match="measure_memory"):
         MetaGradient(GradientDescent(0.1, 2), ImplicitGradient(CG(2)), measure_memory=True)(device, there)
+
+
+def test_the_counts_can_fail(monkeypatch):
+    """Descent that looks at its mask, and conjugate gradient that looks at its own, are seen at every step."""
+    from implicit_grad.inner import gradient_descent
+    from implicit_grad.linear import cg
+
+    _, _, device, there = pair("least squares")
+    method = MetaGradient(GradientDescent(0.01, 5), ImplicitGradient(CG(5)))
+    few = _traffic(lambda: method(device, there))
+    with monkeypatch.context() as patch:
+        patch.setattr(gradient_descent, "device_of", lambda x: None)
+        assert _traffic(lambda: method(device, there))[0] == few[0] + 5
+    with monkeypatch.context() as patch:
+        patch.setattr(cg, "look_again", lambda active, step, *, tolerance: bool(DOUBLE.xp.any(active)))
+        assert _traffic(lambda: method(device, there))[0] > few[0]
+
+
+def test_the_gradient_in_lambda():
+    plain, theta, device, there = pair("tanh network")
+    method = MetaGradient(GradientDescent(0.04, 6), ImplicitGradient(CG(60, 1e-13)))
+    wanted = implicit_grad.lambda_gradient(plain, theta, method(plain, theta))
+    got = implicit_grad.lambda_gradient(device, there, method(device, there))
+    close(got, wanted, 1e3 * theta.shape[-1] * EPS * condition(plain, theta))
