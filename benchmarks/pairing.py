@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import CONTENDERS, LIBRARY, Contender
-from benchmarks.workers import ContenderError, Reading, Worker
+from benchmarks.workers import LONG, ContenderError, Reading, Worker
 
 TOLERANCE = 1e-9
 """Largest relative disagreement of a contender's result with the library's, per problem."""
@@ -263,9 +263,12 @@ class Contest:
                 )
 
     def _race(self, lanes: list[_Lane], blank: Row) -> list[Row]:
+        screened: dict[_Lane, list[Reading]] = {}
         for lane in lanes:
-            lane.calls = lane.worker.ask("calls_for", blank.quantity, lane.form, self.effort.block)
-        screened = self._rounds(lanes, blank.quantity, self.effort.screening)
+            lane.calls, reading = lane.worker.ask("calls_for", blank.quantity, lane.form, self.effort.block)
+            screened[lane] = [reading]
+        quick = [lane for lane in lanes if screened[lane][0].seconds < LONG]
+        screened |= self._rounds(quick, blank.quantity, self.effort.screening)
         finalists: dict[str, _Lane] = {}
         for lane in sorted(lanes, key=lambda lane: _median(screened[lane])):
             finalists.setdefault(lane.contender.name, lane)
@@ -306,7 +309,7 @@ class Contest:
         """Median seconds of the library by itself, under its first setting."""
         worker = next(each for each in self.workers if each.contender is LIBRARY)
         (form,) = worker.ask("load", job, case, case.data())[quantity]
-        lane = _Lane(worker, form, calls=worker.ask("calls_for", quantity, form, self.effort.block))
+        lane = _Lane(worker, form, calls=worker.ask("calls_for", quantity, form, self.effort.block)[0])
         return _median(self._rounds([lane], quantity, self.effort.rounds)[lane])
 
     def function(self, contender: Contender, name: str, *arguments: Any) -> Any:

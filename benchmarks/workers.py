@@ -21,8 +21,8 @@ CORES = 2
 """Every process is bound to the same cores, so many of them."""
 
 
-_LONG = 0.5
-"""Seconds from which a single call needs no warm-up."""
+LONG = 0.5
+"""Seconds from which a single call needs no warm-up, and one reading is enough for the screening."""
 
 
 class ContenderError(RuntimeError):
@@ -100,10 +100,11 @@ class _Bench:
         self.module = importlib.import_module(module)
         self.forms: dict[tuple[str, str], Form] = {}
         self.seconds: dict[tuple[str, str], float] = {}
+        self.last: Any = None
 
     def load(self, job: str, case: Any, data: Any) -> dict[str, list[str]]:
         """Prepare a case; return the names of the forms of each quantity, none where the job is not offered."""
-        self.forms, self.seconds = {}, {}
+        self.forms, self.seconds, self.last = {}, {}, None
         gc.collect()
         make = getattr(self.module, job, None)
         offered = make(case, data) if make is not None else {}
@@ -112,29 +113,32 @@ class _Bench:
 
     def first(self, quantity: str, name: str) -> float:
         """Seconds of the first call, compilation included."""
+        self.last = None
         began = time.perf_counter()
-        self.forms[quantity, name].call()
+        self.last = self.forms[quantity, name].call()
         return time.perf_counter() - began
 
     def result(self, quantity: str, name: str) -> Any:
-        """Arrays of one call."""
-        form = self.forms[quantity, name]
-        return form.host(form.call())
+        """Arrays of the first call."""
+        result, self.last = self.forms[quantity, name].host(self.last), None
+        return result
 
-    def calls_for(self, quantity: str, name: str, seconds: float) -> int:
-        """Number of calls that fill a block."""
+    def calls_for(self, quantity: str, name: str, seconds: float) -> tuple[int, Reading]:
+        """Return the number of calls that fill a block, and the reading they follow from."""
         call = self.forms[quantity, name].call
-        began, done = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - began) < seconds / 2:
+        processor, began, done = time.process_time(), time.perf_counter(), 0
+        while not done or time.perf_counter() - began < seconds / 2:
             call()
             done += 1
-        self.seconds[quantity, name] = elapsed / max(done, 1)
-        return max(1, math.ceil(done * seconds / elapsed))
+        wall = time.perf_counter() - began
+        reading = Reading(wall / done, (time.process_time() - processor) / wall)
+        self.seconds[quantity, name] = reading.seconds
+        return max(1, math.ceil(seconds / reading.seconds)), reading
 
     def block(self, quantity: str, name: str, calls: int) -> Reading:
         """Time one block after a warm-up: the caches and thread pools were another process's until now."""
         call = self.forms[quantity, name].call
-        if calls > 1 or self.seconds.get((quantity, name), 0.0) < _LONG:
+        if calls > 1 or self.seconds.get((quantity, name), 0.0) < LONG:
             for _ in range(max(1, calls // 10)):
                 call()
         gc.disable()
