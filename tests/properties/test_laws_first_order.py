@@ -124,7 +124,7 @@ def test_global_convergence(solver, spec):
 @pytest.mark.parametrize("solver", [Nesterov(None, 20_000, rtol=1e-8)], ids=repr)
 @with_edges(*CONVEX_EDGES[:1])
 @given(spec=MODERATE)
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_momentum_converges(solver, spec):
     """Nesterov's method meets its tolerance on every convex loss."""
     laws.check_global(solver, spec)
