@@ -66,12 +66,14 @@ def test_no_products_are_asked_for():
 
 
 def test_without_a_bound_the_first_length_is_found():
-    """B₀ = I/λ is 10⁴ times too long here: the line search cuts it down, step by step."""
-    problem = BilevelProblem(Diagonal(np.array([1e4, 1.0]), 1.0), Diagonal(np.ones(2)), 1.0)
-    run = LBFGS(60, rtol=1e-10)(problem, np.array([0.3, -0.8]))
-    assert run.status is Status.CONVERGED
-    star = (1 + np.array([0.3, -0.8])) / np.array([1e4 + 1, 2.0])
-    assert np.linalg.norm(run.value - star) <= 1e-9
+    """One product along ∇G, whatever λ: 1/λ would be 10³⁰⁰ times too long."""
+    theta = np.array([0.3, -0.8])
+    for lam in (1e-300, 1e-12, 1.0):
+        problem = BilevelProblem(Diagonal(np.array([1e4, 1.0]), 1.0), Diagonal(np.ones(2)), lam)
+        run = LBFGS(60, rtol=1e-10)(problem, theta)
+        assert run.status is Status.CONVERGED
+        star = (1 + lam * theta) / (np.array([1e4, 1.0]) + lam)
+        assert np.linalg.norm(run.value - star) <= 1e-9
 
 
 def test_pairs_of_negative_curvature_are_left_out():

@@ -40,10 +40,10 @@ class LBFGS:
     -----
     Not SciPy's, which is `ScipyMinimize("L-BFGS-B")`: that one goes problem by problem on the host and stops at the
     rounding of G, near √eps in φ; this one takes a batch, keeps its path, runs on any backend, and lets the gradient
-    decide where G cannot. One linearisation for each length tried, and no products, but one a step for the rounding
-    floor of a loss that cannot size it. B₀ is 1/M̄ where the loss knows its curvature bound, else 1/λ, cut down by
-    the first line search; afterwards sᵀy/yᵀy of the last pair. A pair with sᵀy ≤ eps ‖s‖‖y‖ is left out, which no
-    convex loss makes. Where no length is better than standing still the pairs are dropped and steepest descent is
+    decide where G cannot. One linearisation for each length tried, and no products where the loss knows its curvature
+    bound and can size its rounding (else one to begin with, and one a step). B₀ is 1/M̄, or without a bound the
+    inverse of the curvature along ∇G; afterwards sᵀy/yᵀy of the last pair. A pair with sᵀy ≤ eps ‖s‖‖y‖, which no
+    convex loss makes, is left out. Where no length is better than standing still the pairs are dropped and steepest descent is
     tried; if that fails, too, the problem stops, as `STAGNATED`.
 
     References
@@ -79,23 +79,26 @@ class _Pairs:
     """The last steps s and gradient changes y, and the direction they give."""
 
     def __init__(self, problem: BilevelProblem, theta: Array, history: int) -> None:
-        xp, lam = namespace(theta), problem.lam_like(theta)
         bound = getattr(problem.inner, "curvature_bound", None)
-        curvature = lam if bound is None else lam + bound()
-        self.history, self.scale = history, xp.zeros_like(theta[..., 0]) + 1 / curvature
+        self.history = history
+        self.scale: Array = None
+        if bound is not None:
+            self.scale = 1 / (bound() + problem.lam_like(theta) + namespace(theta).zeros_like(theta[..., 0]))
         self.pairs: list[tuple[Array, Array, Array]] = []
         self.before: tuple[Array, Array] | None = None
 
     def __call__(self, here: Iterate, active: Any) -> tuple[Array, Cost]:
-        xp = namespace(here.phi)
+        xp, cost = namespace(here.phi), Cost()
         with np.errstate(over="ignore", invalid="ignore"):
+            if self.scale is None:
+                self.scale, cost = _length_along_gradient(here), Cost(hvps=1)
             self._learn(here)
             self.before = here.phi, here.gradient
             direction = self._two_loops(-here.gradient)
             good = xp.asarray(active) & (dot(direction, here.gradient) < 0)
             steepest = -self.scale[..., None] * here.gradient
         direction = xp.where(good[..., None], direction, steepest)
-        return xp.where(xp.asarray(active)[..., None], direction, xp.zeros_like(direction)), Cost()
+        return xp.where(xp.asarray(active)[..., None], direction, xp.zeros_like(direction)), cost
 
     def restart(self, failed: Any) -> Any:
         """Drop the pairs of problems that found no step along the direction they gave."""
@@ -133,3 +136,12 @@ class _Pairs:
         for (s, y, rho), weight in zip(self.pairs, reversed(weights), strict=True):
             r = r + (weight - rho * dot(y, r))[..., None] * s
         return r
+
+
+def _length_along_gradient(here: Iterate) -> Array:
+    """∇Gᵀ∇G/|∇GᵀA∇G|: how far a quadratic is downhill, in units of the gradient; 1/λ where that is no number."""
+    xp = namespace(here.phi)
+    unit = here.gradient / xp.where(here.residual > 0, here.residual, xp.ones_like(here.residual))[..., None]
+    curvature = abs(dot(unit, here.operator(unit)))
+    lam = here.problem.lam_like(here.phi) + xp.zeros_like(curvature)
+    return 1 / xp.where(xp.isfinite(curvature) & (curvature > epsilon(unit) * lam), curvature, lam)
