@@ -43,8 +43,8 @@ class LBFGS:
     decide where G cannot. One linearisation for each length tried, and no products where the loss knows its curvature
     bound and can size its rounding (else one to begin with, and one a step). B₀ is 1/M̄, or without a bound the
     inverse of the curvature along ∇G; afterwards sᵀy/yᵀy of the last pair. A pair with sᵀy ≤ eps ‖s‖‖y‖, which no
-    convex loss makes, is left out. Where no length is better than standing still the pairs are dropped and steepest descent is
-    tried; if that fails, too, the problem stops, as `STAGNATED`.
+    convex loss makes, is left out. Where no length is better than standing still the pairs are dropped and steepest
+    descent is tried; if that fails, too, the problem stops, as `STAGNATED`.
 
     References
     ----------
