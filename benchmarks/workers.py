@@ -167,9 +167,10 @@ def _serve(connection: Any, module: str) -> None:
         bench = _Bench(module)
 
     connection.send(_tried(start))
-    while (question := connection.recv()) is not None:
-        verb, arguments = question
-        connection.send(_tried(getattr(bench, verb), *arguments))
+    with suppress(EOFError, OSError):  # the process that asks is gone, and nobody is left to tell
+        while (question := connection.recv()) is not None:
+            verb, arguments = question
+            connection.send(_tried(getattr(bench, verb), *arguments))
 
 
 def _tried(function: Any, *arguments: Any) -> tuple[bool, Any]:
