@@ -47,7 +47,7 @@ class Effort:
     screening: int = 3
     rounds: int = 21
     block: float = 0.06
-    limit: float = 40.0
+    limit: float = 10.0
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,13 @@
 Choose with the environment variable HYPOTHESIS_PROFILE.
 """
 
+import importlib.util
 import os
 
 from hypothesis import HealthCheck, settings
+
+# Doctest collection imports every module here; this one is made of real CuPy arrays.
+collect_ignore = [] if importlib.util.find_spec("cupy") else ["device_cupy_host.py"]
 
 # Machines are shared: how long an example takes says nothing about the law.
 _CALM = {"deadline": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
