@@ -19,6 +19,7 @@ from implicit_grad.plot import Style
 
 PEER_STYLES = {
     "JAX": Style("#0072B2", "o", 3.0),
+    "JAX, batch split": Style("#000000", "P", 3.0),
     "JAXopt": Style("#56B4E9", "v"),
     "Optimistix, Lineax": Style("#009E73", "D"),
     "PyTorch": Style("#D55E00", "s"),

@@ -10,9 +10,11 @@ import numpy as np
 
 from benchmarks import cases
 from benchmarks.cases import MetaCase, ProductCase, SweepCase, sinusoid
-from benchmarks.contenders import JAX, LIBRARY, PEERS
+from benchmarks.contenders import JAX, JAX_SPLIT, LIBRARY, PEERS
 from benchmarks.pairing import Contest, Effort, Row
 from benchmarks.workers import ContenderError
+
+_JAX = (JAX.name, JAX_SPLIT.name)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def products(contest: Contest, plan: Plan, results: Results) -> None:
     """Job a: HVPs after the linearisation, gradients, and what the linearisation itself takes."""
     for case in plan.products:
         quantities = ("HVP", "gradient", "linearisation")
-        results.rows += contest.compare("products", case, quantities, (JAX.name, "PyTorch"))
+        results.rows += contest.compare("products", case, quantities, (*_JAX, "PyTorch"))
 
 
 def meta_gradients(contest: Contest, plan: Plan, results: Results) -> None:
@@ -110,7 +112,7 @@ def meta_gradients(contest: Contest, plan: Plan, results: Results) -> None:
 
 def sweep(contest: Contest, plan: Plan, results: Results) -> None:
     """Job c: the canonical sweep, warm and with compilation."""
-    warm = contest.compare("sweep", plan.sweep, ("sweep",), (JAX.name,))
+    warm = contest.compare("sweep", plan.sweep, ("sweep",), _JAX)
     results.rows += [*warm, *contest.cold("sweep", plan.sweep, warm, plan.cold_rounds)]
 
 

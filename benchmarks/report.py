@@ -86,10 +86,7 @@ class Report:
         return "\n\n".join(blocks) + "\n"
 
     def _targets(self) -> str:
-        lines = [
-            (v.what, f"≤ {v.bound:g} {v.unit}".rstrip(), f"{_short(v.value)} {v.unit}".rstrip(), _MET[v.met])
-            for v in self.verdicts
-        ]
+        lines = [(v.what, v.bound_text, f"{_short(v.value)} {v.unit}".rstrip(), _MET[v.met]) for v in self.verdicts]
         loaded = ", ".join(self.startup.unwanted) or "none"
         lines.append((f"modules it must not load ({', '.join(UNWANTED)})", "none", loaded, _MET[loaded == "none"]))
         return "## Targets\n\n" + table(("target", "bound", "measured", ""), lines, numbers=(1, 2))
@@ -193,7 +190,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]], *, numbers: Itera
 
 
 def _short(value: float) -> str:
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+    return (exponent_text(value) or "none") if not abs(value) >= 10 else f"{value:.0f}"
 
 
 def exponent_text(value: float) -> str:

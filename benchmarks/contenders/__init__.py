@@ -75,18 +75,19 @@ def _threads(count: int) -> tuple[tuple[str, str], ...]:
 
 
 _BLAS = (Setting("1 BLAS thread", _threads(1)), Setting("2 BLAS threads", _threads(2)))
-_XLA = (
-    Setting("XLA's own pool"),
-    Setting("batch split over 2 devices", (("XLA_FLAGS", "--xla_force_host_platform_device_count=2"),)),
-)
+_XLA = (Setting("XLA's own pool"),)
+_SPLIT = (Setting("one device a core", (("XLA_FLAGS", "--xla_force_host_platform_device_count=2"),)),)
 _TORCH = (Setting("1 thread", _threads(1)), Setting("2 threads", _threads(2)))
 
 LIBRARY = Contender("implicit_grad", "benchmarks.contenders.library", ("implicit_grad", "numpy", "scipy"), _BLAS)
 JAX = Contender("JAX", "benchmarks.contenders.jax", ("jax", "jaxlib"), _XLA)
+JAX_SPLIT = Contender("JAX, batch split", "benchmarks.contenders.jax", ("jax", "jaxlib"), _SPLIT)
+"""The same code with the tasks split over two host devices, which few users do, and which takes both cores."""
 PEERS = (
     JAX,
-    Contender("JAXopt", "benchmarks.contenders.jaxopt", ("jaxopt", "jax"), _XLA[:1]),
-    Contender("Optimistix, Lineax", "benchmarks.contenders.lineax", ("optimistix", "lineax", "jax"), _XLA[:1]),
+    JAX_SPLIT,
+    Contender("JAXopt", "benchmarks.contenders.jaxopt", ("jaxopt", "jax"), _XLA),
+    Contender("Optimistix, Lineax", "benchmarks.contenders.lineax", ("optimistix", "lineax", "jax"), _XLA),
     Contender("PyTorch", "benchmarks.contenders.torch", ("torch",), _TORCH),
     Contender("TorchOpt", "benchmarks.contenders.torchopt", ("torchopt", "torch"), _TORCH[:1]),
 )

@@ -36,22 +36,27 @@ def loss_of(model: Model, x: Any, X: Any, y: Any) -> Any:
 
 
 def on_devices(*arrays: Any) -> list[Any]:
-    """Put arrays on the devices, split along the tasks where there are two."""
+    """Put arrays on the devices, split along the tasks; the last task is repeated until they come out even."""
     if DEVICES == 1:
         return [jnp.asarray(array) for array in arrays]
     split = NamedSharding(Mesh(np.array(jax.devices()), ("tasks",)), PartitionSpec("tasks"))
-    return [jax.device_put(array, split) for array in arrays]
+    even = [np.concatenate([array, *[array[-1:]] * (-len(array) % DEVICES)]) for array in arrays]
+    return [jax.device_put(array, split) for array in even]
 
 
 def splits(tasks: int) -> bool:
-    """Whether this many tasks can be split over the devices."""
-    return tasks % DEVICES == 0
+    """Whether every device has a task of its own."""
+    return tasks >= DEVICES
 
 
-def form(function: Callable[..., Any], *arguments: Any, host: Callable[[Any], Any] = np.asarray) -> Form:
-    """Jit a function of these arguments."""
+def form(function: Callable[..., Any], *arguments: Any, tasks: int, host: Callable[[Any], Any] = lambda x: x) -> Form:
+    """Jit a function of these arguments; the results of the first `tasks` tasks are compared."""
     compiled = jax.jit(function)
-    return Form(lambda: jax.block_until_ready(compiled(*arguments)), host)
+
+    def arrays(result: Any) -> Any:
+        return host(jax.tree.map(lambda array: np.asarray(array)[:tasks], result))
+
+    return Form(lambda: jax.block_until_ready(compiled(*arguments)), arrays)
 
 
 def products(case: ProductCase, data: Data) -> Forms:
@@ -71,11 +76,11 @@ def products(case: ProductCase, data: Data) -> Forms:
     _, cotangent = jax.jit(lambda at: jax.vjp(gradients, at))(x)
     return {
         "HVP": {
-            "jit, vmap, jvp of grad": form(jax.vmap(forward), x, v, X, y),
-            "linearize of grad, jit": form(lambda apply, v: apply(v), tangent, v),
-            "vjp of grad, jit": form(lambda apply, v: apply(v)[0], cotangent, v),
+            "jit, vmap, jvp of grad": form(jax.vmap(forward), x, v, X, y, tasks=case.tasks),
+            "linearize of grad, jit": form(lambda apply, v: apply(v), tangent, v, tasks=case.tasks),
+            "vjp of grad, jit": form(lambda apply, v: apply(v)[0], cotangent, v, tasks=case.tasks),
         },
-        "gradient": {"jit, vmap, grad": form(jax.vmap(gradient), x, X, y)},
+        "gradient": {"jit, vmap, grad": form(jax.vmap(gradient), x, X, y, tasks=case.tasks)},
     }
 
 
@@ -138,7 +143,7 @@ def meta_gradient(case: MetaCase, data: Data) -> Forms:
                 apply = curvature_of(case.model, phi, case.lam, X, y, linearized=linearized)
                 return case.lam * solver(apply, b, case.cg_steps)
 
-            forms[f"jit, vmap, {name}, {how}"] = form(jax.vmap(one), *arrays)
+            forms[f"jit, vmap, {name}, {how}"] = form(jax.vmap(one), *arrays, tasks=case.tasks)
     return {"meta-gradient": forms}
 
 
@@ -157,7 +162,9 @@ def sweep(case: SweepCase, data: Data) -> Forms:
     for name, unrolled in reverses:
         one = partial(_sweep_one, case, data["step_size"], unrolled, theta)
         tasks_then_lams = jax.vmap(jax.vmap(one, in_axes=(0, None, None, None, None)), in_axes=(None, 0, 0, 0, 0))
-        forms[f"jit, vmap, scan, {name}"] = form(tasks_then_lams, lams, *samples, host=_in_library_layout)
+        forms[f"jit, vmap, scan, {name}"] = form(
+            tasks_then_lams, lams, *samples, tasks=case.tasks, host=_in_library_layout
+        )
     return {"sweep": forms}
 
 
@@ -242,7 +249,7 @@ def _vjp_of_scan(
 
 def _in_library_layout(result: tuple[Any, Any, Any]) -> dict[str, Any]:
     """(tasks, λ, steps, ..., d) → (..., steps, λ, tasks, d)."""
-    points, implicit, unrolled = map(np.asarray, result)
+    points, implicit, unrolled = result
     return {
         "inner": points.transpose(2, 1, 0, 3),
         "implicit": implicit.transpose(3, 2, 1, 0, 4),

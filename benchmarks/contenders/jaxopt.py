@@ -38,7 +38,7 @@ def meta_gradient(case: MetaCase, data: Data) -> Forms:
         return lam * solve(apply, jax.grad(loss)(phi, X_test, y_test))
 
     forms: dict[str, Form] = {
-        "custom_root, solve_cg": form(jax.vmap(rooted), phi, *samples),
-        "solve_cg": form(jax.vmap(direct), phi, *samples),
+        "custom_root, solve_cg": form(jax.vmap(rooted), phi, *samples, tasks=case.tasks),
+        "solve_cg": form(jax.vmap(direct), phi, *samples, tasks=case.tasks),
     }
     return {"meta-gradient": forms}

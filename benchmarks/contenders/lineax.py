@@ -69,7 +69,7 @@ def meta_gradient(case: MetaCase, data: Data) -> Forms:
         return lam * lx.linear_solve(operator, jax.grad(loss)(phi, X_test, y_test), solver, throw=False).value
 
     forms: dict[str, Form] = {
-        "root_find, ImplicitAdjoint(CG)": form(jax.vmap(adjoint), phi, *samples),
-        "linear_solve, CG": form(jax.vmap(direct), phi, *samples),
+        "root_find, ImplicitAdjoint(CG)": form(jax.vmap(adjoint), phi, *samples, tasks=case.tasks),
+        "linear_solve, CG": form(jax.vmap(direct), phi, *samples, tasks=case.tasks),
     }
     return {"meta-gradient": forms}
