@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from benchmarks import cases, jobs
 from benchmarks.cases import MetaCase, Model, ProductCase, SweepCase
-from benchmarks.contenders import CONTENDERS, JAX, LIBRARY, Contender, Setting, library
+from benchmarks.contenders import CONTENDERS, JAX, JAX_SPLIT, LIBRARY, Contender, Setting, library
 from benchmarks.jobs import Plan, Results, Series
 from benchmarks.pairing import TOLERANCE, Contest, Disagreement, Effort, Ratio, Row, disagreement, ratio
 from benchmarks.report import Report, race_table, ratio_text, table
@@ -379,6 +379,16 @@ class TestReport:
         assert checkpointed.value == pytest.approx(7 / 8, rel=1e3 * EPS)
         # There is no bound against JAX for two tasks: neither one task nor a batch of 25.
         assert not any(what.startswith("HVP against JAX") for what in found)
+
+    def test_a_split_batch_does_not_hide_the_fastest_on_one_device(self):
+        results = self.results()
+        split = Row(
+            "meta_gradient", "tiny", "meta-gradient", JAX_SPLIT.name, "", "s", "f", 2e-5, ratio=Ratio(0.5, 0.4, 0.6)
+        )
+        results.rows.append(split)
+        found = {verdict.what: verdict.value for verdict in verdicts(TINY, results, Startup(0.2, ()))}
+        assert found[f"meta-gradient against the fastest peer, {JAX_SPLIT.name}: tiny"] == 0.5
+        assert found["meta-gradient against the fastest on one device, JAX: tiny"] == 0.25
 
     def test_a_target_without_a_number_is_missed(self):
         assert not Verdict("nothing", 1.0, math.nan).met
