@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.backend import Array, epsilon, namespace, norm, to_numpy
+from implicit_grad.backend import Array, dot, epsilon, namespace, norm, to_numpy
 from implicit_grad.linear._system import System, verdict
 from implicit_grad.results import Cost, Solution, Status
 
@@ -50,7 +50,7 @@ def target_of(r: Array, goal: Array) -> Array:
     Below eps² ‖r₀‖ it moves x by less than rounding; going on would only underflow.
     """
     xp = namespace(r)
-    floor = epsilon(r) ** 4 * xp.sum(r * r, axis=-1)
+    floor = epsilon(r) ** 4 * dot(r, r)
     return xp.where(goal * goal > floor, goal * goal, floor)
 
 

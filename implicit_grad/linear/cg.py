@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, add_scaled, dot, epsilon, look_again, namespace, norm
-from implicit_grad.linear._system import prepare, verdict
+from implicit_grad.backend import Array, add_scaled, dot, epsilon, look_again, namespace
+from implicit_grad.linear._restarts import Run, solve_restarting, target_of
+from implicit_grad.linear._system import prepare
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Card, Cost, Solution, Status
+from implicit_grad.results import Card, Solution, Status
 
 
 @dataclass(frozen=True)
@@ -72,83 +74,7 @@ class CG:
     def __call__(self, A: Any, b: Array) -> Solution[CG]:
         """Solve A x = b."""
         system = prepare(A, b)
-        xp = namespace(system.b)
-        x = xp.zeros_like(system.b)
-        goal = self.rtol * norm(system.b)
-        iterates, r, done = ([x] if self.record else None), system.b, 0
-        checks: list[int] = []  # step counts at which the residual was recomputed
-        steps, residual = None, norm(r)
-        totals = _Totals()
-        while True:
-            left = self.max_steps - done
-            run = conjugate_gradient(system.A, r, left, goal, x, iterates, tolerance=self.rtol > 0)
-            totals.add(run)
-            x, done = run.x, done + run.iterations
-            steps = run.steps if steps is None else steps + run.steps
-            if self.rtol == 0 or done >= self.max_steps or run.iterations == 0:
-                break
-            r = system.b - system.A(x)
-            checks.append(done)
-            before, residual = residual, norm(r)
-            # A restart from the true residual must at least halve it; otherwise rounding has the last word.
-            again = (residual > goal) & (residual < 0.5 * before) & ~totals.failed
-            if not bool(xp.any(again)):
-                break
-            r = xp.where(again[..., None], r, xp.zeros_like(r))
-
-        def cost(k: int) -> Cost:
-            """What a run of k steps costs: the same products up to there, and one for its final residual."""
-            return Cost(hvps=min(k, done) + sum(c < k for c in checks) + 1)
-
-        if iterates is not None:
-            iterates += [iterates[-1]] * (self.max_steps + 1 - len(iterates))
-        recorded = range(len(iterates or ()))
-        return verdict(
-            system,
-            x,
-            solver=self,
-            rtol=self.rtol,
-            steps=steps,
-            budget=self.max_steps,
-            operator_norm=totals.largest,
-            failed={Status.NONFINITE: totals.nonfinite, Status.INDEFINITE: totals.negative},
-            iterates=None if iterates is None else xp.stack(iterates, axis=0),
-            costs=tuple(map(cost, recorded)),
-            cost=cost(self.max_steps) + Cost(hvps=len(recorded)),
-            smallest_eigenvalue=totals.smallest,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    x: Array
-    steps: Array
-    iterations: int
-    negative: Array
-    nonfinite: Array
-    smallest: Array
-    largest: Array
-
-
-@dataclass(eq=False)
-class _Totals:
-    """What the restarts of one solve saw, together."""
-
-    negative: Any = False
-    nonfinite: Any = False
-    smallest: Any = float("inf")
-    largest: Any = 0.0
-
-    def add(self, run: _Run) -> None:
-        xp = namespace(run.x)
-        self.negative = run.negative | self.negative
-        self.nonfinite = run.nonfinite | self.nonfinite
-        self.smallest = xp.where(run.smallest < self.smallest, run.smallest, self.smallest)
-        self.largest = xp.where(run.largest > self.largest, run.largest, self.largest)
-
-    @property
-    def failed(self) -> Array:
-        return self.negative | self.nonfinite
+        return solve_restarting(self, system, partial(conjugate_gradient, system.A, tolerance=self.rtol > 0))
 
 
 def conjugate_gradient(
@@ -160,17 +86,14 @@ def conjugate_gradient(
     iterates: list[Array] | None = None,
     *,
     tolerance: bool = True,
-) -> _Run:
+) -> Run:
     """Advance x by conjugate gradient on A e = r until ‖r_k‖ ≤ goal in the recurrence, or `limit` steps.
 
     Problems that are done are frozen by a zero direction: the arithmetic of the others is untouched. On a device
     the loop asks only now and then whether all are, and without a `tolerance` never.
     """
     xp = namespace(r)
-    rs = dot(r, r)
-    # Below eps² ‖r₀‖ the recurrence moves x by less than rounding; going on would only underflow.
-    floor = epsilon(r) ** 4 * rs
-    target = xp.where(goal * goal > floor, goal * goal, floor)
+    rs, target = dot(r, r), target_of(r, goal)
     active = rs > target
     steps = xp.zeros(rs.shape, dtype=xp.int64)
     negative, nonfinite = xp.zeros_like(active), xp.zeros_like(active)
@@ -207,7 +130,8 @@ def conjugate_gradient(
             p += r
             _freeze(p, active)
             rs = new
-    return _Run(x, steps, iterations, negative, nonfinite, smallest, largest)
+    failed = {Status.NONFINITE: nonfinite, Status.INDEFINITE: negative}
+    return Run(x, steps, iterations, failed, smallest, largest)
 
 
 def _own(x: Array) -> Array:

@@ -135,10 +135,6 @@ class SoftmaxCrossEntropy:
         """
         return _THIRD_DERIVATIVE * largest_row(self.X) * largest_gram_eigenvalue(self.X)
 
-    def self_concordance(self) -> Array:
-        """Return R = √2 max‖xᵢ‖, with |D³f[u, u, v]| ≤ R ‖v‖ D²f[u, u]: central moments of a bounded variable."""
-        return 2.0**0.5 * largest_row(self.X)
-
     def linearize_gauss_newton(self, x: Array) -> Linearization:
         """Return `linearize(x)`: of a model linear in its parameters the Gauss–Newton matrix is the Hessian."""
         return self.linearize(x)
