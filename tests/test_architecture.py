@@ -164,6 +164,22 @@ def test_a_folder_holds_at_least_three_siblings():
         assert len(siblings) >= 3, f"{folder.name}: a module would do"
 
 
+def shared_generators(tree: ast.Module) -> list[str]:
+    """Module-level names bound to a random generator: what a test draws then depends on the tests before it."""
+    return [
+        ast.unparse(node)
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.value.func).rpartition(".")[2] in ("default_rng", "Generator", "RandomState")
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda p: p.name)
+def test_no_generator_is_shared_by_tests(path):
+    assert not shared_generators(ast.parse(path.read_text(encoding="utf-8")))
+
+
 def _loaded_by(statement: str) -> set[str]:
     code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     run = subprocess.run(
@@ -197,3 +213,6 @@ def test_the_checks_can_fail(tmp_path):
     assert floor("implicit_grad.estimators.implicit") > floor("implicit_grad.border")
     assert floor("implicit_grad") > floor("implicit_grad.cli")
     assert "autograd" in _loaded_by("import autograd")
+    assert shared_generators(ast.parse("RNG = np.random.default_rng(7)\nX = np.random.default_rng(7).random(3)")) == [
+        "RNG = np.random.default_rng(7)"
+    ]

@@ -36,15 +36,14 @@ from implicit_grad import (
 )
 from implicit_grad.backend import to_numpy as backend_to_numpy
 
-RNG = np.random.default_rng(20190910)
 N, P, C = 6, 3, 3
 
 
-def _losses(name, batch=(), dtype=np.float64):
+def _losses(rng, name, batch=(), dtype=np.float64):
     """One loss on NumPy and the same on strict arrays."""
-    X = RNG.standard_normal((*batch, N, P)).astype(dtype)
-    y = RNG.standard_normal((*batch, N)).astype(dtype)
-    labels = RNG.integers(C, size=(*batch, N))
+    X = rng.standard_normal((*batch, N, P)).astype(dtype)
+    y = rng.standard_normal((*batch, N)).astype(dtype)
+    labels = rng.integers(C, size=(*batch, N))
     build = {
         "least squares": lambda asarray: LeastSquares(asarray(X), asarray(y)),
         "softmax": lambda asarray: SoftmaxCrossEntropy(asarray(X), asarray(labels), C),
@@ -72,10 +71,10 @@ def _close(strict, plain, factor=1.0):
 @LOSSES
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("batch", [(), (2,)])
-def test_closed_forms(name, batch, dtype):
-    plain, strict = _losses(name, batch, dtype)
-    x, v = RNG.standard_normal((2, *batch, plain.size)).astype(dtype)
-    V = RNG.standard_normal((4, *batch, plain.size)).astype(dtype)
+def test_closed_forms(name, batch, dtype, rng):
+    plain, strict = _losses(rng, name, batch, dtype)
+    x, v = rng.standard_normal((2, *batch, plain.size)).astype(dtype)
+    V = rng.standard_normal((4, *batch, plain.size)).astype(dtype)
     one, two = plain.linearize(x), strict.linearize(xp.asarray(x))
     for got, wanted in (
         (strict.value(xp.asarray(x)), plain.value(x)),
@@ -129,7 +128,8 @@ def test_methods(name, method):
 
 
 def _problems(name):
-    (inner, strict_inner), (outer, strict_outer) = _losses(name, (2,)), _losses(name, (2,))
+    rng = np.random.default_rng(20190910)
+    (inner, strict_inner), (outer, strict_outer) = _losses(rng, name, (2,)), _losses(rng, name, (2,))
     lam = np.array([[0.7], [2.5]])
     return BilevelProblem(inner, outer, lam), BilevelProblem(strict_inner, strict_outer, xp.asarray(lam))
 

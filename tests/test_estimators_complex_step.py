@@ -28,7 +28,6 @@ from implicit_grad import (
 )
 from implicit_grad.estimators._complex_losses import complex_loss
 
-RNG = np.random.default_rng(20190910)
 NETWORKS = [(hidden, act, classes) for hidden in ((4,), (3, 2)) for act in ("tanh", "softplus") for classes in (0, 3)]
 
 
@@ -57,8 +56,9 @@ def test_agrees_with_fifty_digits_on_networks(hidden, activation, classes, lam):
 
 
 def _losses():
-    X, y, labels = RNG.standard_normal((2, 5, 3)), RNG.standard_normal((2, 5)), RNG.integers(3, size=(2, 5))
-    two = RNG.standard_normal((2, 5, 2))
+    rng = np.random.default_rng(20190910)
+    X, y, labels = rng.standard_normal((2, 5, 3)), rng.standard_normal((2, 5)), rng.integers(3, size=(2, 5))
+    two = rng.standard_normal((2, 5, 2))
     yield "least squares", LeastSquares(X, y)
     yield "softmax", SoftmaxCrossEntropy(X, labels, 3)
     yield "linear", MultilayerPerceptron(X, y, ())
@@ -71,10 +71,10 @@ LOSSES = dict(_losses())
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_on_real_parameters_it_is_the_loss(name):
+def test_on_real_parameters_it_is_the_loss(name, rng):
     """Value and gradient of the second implementation, in a batch with further leading axes."""
     loss = LOSSES[name]
-    again, x = complex_loss("inner", loss), RNG.standard_normal((3, 2, loss.size))
+    again, x = complex_loss("inner", loss), rng.standard_normal((3, 2, loss.size))
     for what in ("value", "gradient"):
         one, other = getattr(again, what)(x), getattr(loss, what)(x)
         assert one.shape == other.shape
@@ -82,10 +82,10 @@ def test_on_real_parameters_it_is_the_loss(name):
 
 
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_is_analytic(name):
+def test_is_analytic(name, rng):
     """Im f(x + ihv)/h = ⟨∇f, v⟩ and Im ∇f(x + ihv)/h = ∇²f v; a step along iv turns by i: Cauchy and Riemann."""
     loss = LOSSES[name]
-    again, (x, v), h = complex_loss("inner", loss), RNG.standard_normal((2, 2, loss.size)), 1e-30
+    again, (x, v), h = complex_loss("inner", loss), rng.standard_normal((2, 2, loss.size)), 1e-30
     slope = again.value(x + 1j * h * v).imag / h
     assert np.abs(slope - (loss.gradient(x) * v).sum(-1)).max() <= 256 * loss.size * EPS * np.linalg.norm(v)
     turn = again.gradient(x + 1j * h * v).imag / h
@@ -97,10 +97,10 @@ def test_is_analytic(name):
     assert np.abs(imaginary - 1j * real).max() <= 1e-6 * (1 + np.abs(real).max())
 
 
-def test_saturated_outputs_stay_finite():
-    X = 1e3 * RNG.standard_normal((5, 3))
-    loss = SoftmaxCrossEntropy(X, RNG.integers(3, size=5), 3)
-    x = RNG.standard_normal(9)
+def test_saturated_outputs_stay_finite(rng):
+    X = 1e3 * rng.standard_normal((5, 3))
+    loss = SoftmaxCrossEntropy(X, rng.integers(3, size=5), 3)
+    x = rng.standard_normal(9)
     again = complex_loss("inner", loss)
     assert np.isfinite(again.gradient(x + 1e-30j * x)).all()
     assert abs(again.value(x + 0j).real - loss.value(x)) <= 64 * EPS * abs(loss.value(x))
@@ -156,8 +156,8 @@ def test_what_may_not_be_analytic_is_refused():
             ComplexStepGradient()(problem, theta, _at(theta))
 
 
-def test_other_backends_are_refused():
-    X, y = strict.asarray(RNG.standard_normal((5, 3))), strict.asarray(RNG.standard_normal(5))
+def test_other_backends_are_refused(rng):
+    X, y = strict.asarray(rng.standard_normal((5, 3))), strict.asarray(rng.standard_normal(5))
     problem = BilevelProblem(LeastSquares(X, y), LeastSquares(X, y), 0.3)
     with pytest.raises(ArgumentTypeError, match=r"inner: .*NumPy"):
         ComplexStepGradient()(problem, strict.ones(3), _at(strict.ones(3)))

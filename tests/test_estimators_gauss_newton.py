@@ -21,8 +21,6 @@ from implicit_grad import (
     Status,
 )
 
-RNG = np.random.default_rng(20190910)
-
 
 def _at(phi):
     return Solution(phi, np.asarray(np.nan), 0, Status.BUDGET_SPENT, None)
@@ -43,13 +41,13 @@ def test_is_the_implicit_gradient_of_linear_models(make, lam):
 
 
 @pytest.mark.parametrize("hidden", [(3,), (3, 2)])
-def test_is_the_implicit_gradient_where_every_sample_is_fitted(hidden):
+def test_is_the_implicit_gradient_where_every_sample_is_fitted(hidden, rng):
     """∂L/∂z = 0: what it leaves out is multiplied by zero."""
-    X = RNG.standard_normal((5, 2))
+    X = rng.standard_normal((5, 2))
     blank = MultilayerPerceptron(X, np.zeros(5), hidden)
-    theta = RNG.standard_normal(blank.size)
+    theta = rng.standard_normal(blank.size)
     fitted = MultilayerPerceptron(X, blank.outputs(theta)[..., 0], hidden)
-    test = MultilayerPerceptron(X, RNG.standard_normal(5), hidden)
+    test = MultilayerPerceptron(X, rng.standard_normal(5), hidden)
     problem = BilevelProblem(fitted, test, 0.3)
     one, other = (
         estimator(Cholesky(2))(problem, theta, _at(theta)).gradient
@@ -78,11 +76,11 @@ def test_a_bent_network_with_large_errors_is_the_failure_mode():
     assert scene.error(g, inner.value) > 0.1
 
 
-def test_products_of_stacks_and_batches():
+def test_products_of_stacks_and_batches(rng):
     """Extra leading axes before those of the batch go through at once."""
-    X, y = RNG.standard_normal((2, 5, 2)), RNG.standard_normal((2, 5))
+    X, y = rng.standard_normal((2, 5, 2)), rng.standard_normal((2, 5))
     loss = MultilayerPerceptron(X, y, (3, 2))
-    x, V = RNG.standard_normal((2, loss.size)), RNG.standard_normal((4, 2, loss.size))
+    x, V = rng.standard_normal((2, loss.size)), rng.standard_normal((4, 2, loss.size))
     product = loss.linearize_gauss_newton(x).hvp
     stacked = product(V)
     for i in range(4):
@@ -91,9 +89,9 @@ def test_products_of_stacks_and_batches():
             assert np.linalg.norm(stacked[i, j] - alone) <= 64 * loss.size * EPS * np.linalg.norm(alone)
 
 
-def test_value_and_gradient_are_the_losss_own():
+def test_value_and_gradient_are_the_losss_own(rng):
     loss = scenes.network(0.37, (3,), "softplus", 3).problem.inner
-    x = RNG.standard_normal(loss.size)
+    x = rng.standard_normal(loss.size)
     at = loss.linearize_gauss_newton(x)
     assert at.value == loss.value(x)
     assert np.array_equal(at.gradient, loss.gradient(x))

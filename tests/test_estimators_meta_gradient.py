@@ -38,8 +38,14 @@ METHODS = [
 ]
 IDS = [f"{type(m.inner_solver).__name__}, {m.label}" for m in METHODS]
 
-RNG = np.random.default_rng(20190910)
-X, Y = RNG.normal(size=(2, 7, 3)), RNG.normal(size=(2, 7))
+
+def _draws():
+    rng = np.random.default_rng(20190910)
+    X, Y = rng.normal(size=(2, 7, 3)), rng.normal(size=(2, 7))
+    return X, Y, [rng.normal(size=shape) for shape in ((3, 2), 2, 2, 1)]
+
+
+X, Y, LEAVES = _draws()
 
 
 def _loss(X, y):
@@ -55,7 +61,6 @@ def _loss(X, y):
     return of
 
 
-LEAVES = [RNG.normal(size=(3, 2)), RNG.normal(size=2), RNG.normal(size=2), RNG.normal(size=1)]
 W, B, V, C = LEAVES
 # The vector lists the leaves in the order of the tree; dict keys are sorted.
 TREES = {
@@ -174,12 +179,12 @@ def test_one_bad_problem_leaves_its_neighbours_alone(method):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=IDS)
-def test_read_only_input_in_any_layout_gives_the_same_bits(method):
-    X, y, labels = RNG.normal(size=(8, 3)), RNG.normal(size=8), RNG.integers(3, size=8)
+def test_read_only_input_in_any_layout_gives_the_same_bits(method, rng):
+    X, y, labels = rng.normal(size=(8, 3)), rng.normal(size=8), rng.integers(3, size=8)
     for build, theta in (
-        (lambda X, y, _: LeastSquares(X, y), RNG.normal(size=3)),
-        (lambda X, _, c: scenes.SoftmaxCrossEntropy(X, c, 3), RNG.normal(size=9)),
-        (lambda X, y, _: MultilayerPerceptron(X, y, (2,), Softplus()), RNG.normal(size=11)),
+        (lambda X, y, _: LeastSquares(X, y), rng.normal(size=3)),
+        (lambda X, _, c: scenes.SoftmaxCrossEntropy(X, c, 3), rng.normal(size=9)),
+        (lambda X, y, _: MultilayerPerceptron(X, y, (2,), Softplus()), rng.normal(size=11)),
     ):
         results = []
         for layout in (np.ascontiguousarray, np.asfortranarray, _strided, _reversed):

@@ -21,8 +21,13 @@ from implicit_grad import (
     Status,
 )
 
-RNG = np.random.default_rng(20190910)
-X, Y, LABELS = RNG.standard_normal((5, 3)), RNG.standard_normal(5), RNG.integers(3, size=5)
+
+def _samples():
+    rng = np.random.default_rng(20190910)
+    return rng.standard_normal((5, 3)), rng.standard_normal(5), rng.integers(3, size=5)
+
+
+X, Y, LABELS = _samples()
 LOSSES = {
     "least squares": LeastSquares(X, Y),
     "softmax": SoftmaxCrossEntropy(X, LABELS, 3),
@@ -34,10 +39,10 @@ EVERY_LOSS = pytest.mark.parametrize("name", list(LOSSES))
 
 
 @EVERY_LOSS
-def test_minibatches_are_unbiased(name):
+def test_minibatches_are_unbiased(name, rng):
     """Over all minibatches of m samples value and gradient average to those of the whole."""
     loss = LOSSES[name]
-    x = RNG.standard_normal(loss.size)
+    x = rng.standard_normal(loss.size)
     for m in (1, 2, 5):
         parts = [loss.minibatch(list(rows)) for rows in combinations(range(5), m)]
         value, gradient = (
@@ -48,9 +53,9 @@ def test_minibatches_are_unbiased(name):
 
 
 @EVERY_LOSS
-def test_all_samples_are_the_loss_itself(name):
+def test_all_samples_are_the_loss_itself(name, rng):
     loss = LOSSES[name]
-    x = RNG.standard_normal(loss.size)
+    x = rng.standard_normal(loss.size)
     assert loss.n_samples == 5
     assert np.array_equal(loss.minibatch(np.arange(5)).gradient(x), loss.gradient(x))
 
