@@ -358,8 +358,13 @@ def concatenate(parts: list[Array]) -> Array:
     xp = namespace(*parts)
     batch = broadcast_shapes(*(part.shape[:-1] for part in parts))
     full = [xp.broadcast_to(part, (*batch, part.shape[-1])) for part in parts]
-    join = xp.concat if hasattr(xp, "concat") else xp.concatenate
     return join(full, axis=-1)
+
+
+def join(parts: list[Array], axis: int = 0) -> Array:
+    """Join arrays along one axis; the standard's `concat` has another name in older libraries."""
+    xp = namespace(*parts)
+    return (xp.concat if hasattr(xp, "concat") else xp.concatenate)(parts, axis=axis)
 
 
 def cholesky(A: Array) -> Array:

@@ -40,7 +40,28 @@ class Run:
 _FAILURES = (Status.NONFINITE, Status.STAGNATED, Status.DIVERGED, Status.INDEFINITE)
 """Later ones overrule."""
 
-Recurrence = Callable[[Array, int, Array, Array, "list[Array] | None"], Run]
+
+class Iterates:
+    """Recorded iterates x₀, x₁, …, each written once, straight into its place in the path `(length, ..., d)`."""
+
+    def __init__(self, first: Array, length: int) -> None:
+        self._points = namespace(first).empty((length, *first.shape), dtype=first.dtype)
+        self._count = 0
+        self.append(first)
+
+    def append(self, x: Array) -> None:
+        """Copy the next iterate."""
+        self._points[self._count, ...] = x
+        self._count += 1
+
+    def complete(self) -> Array:
+        """Return the path; steps that were not taken repeat the last iterate."""
+        for k in range(self._count, self._points.shape[0]):
+            self._points[k, ...] = self._points[self._count - 1, ...]
+        return self._points
+
+
+Recurrence = Callable[[Array, int, Array, Array, "Iterates | None"], Run]
 """(r, most steps, goal for ‖r‖, x, iterates) → Run: advance x, whose residual is r; append to iterates."""
 
 
@@ -83,7 +104,7 @@ def solve_restarting(
     xp = namespace(system.b)
     x = xp.zeros_like(system.b)
     goal = rtol * norm(system.b)
-    iterates, r, done = ([x] if solver.record else None), system.b, 0
+    iterates, r, done = (Iterates(x, max_steps + 1) if solver.record else None), system.b, 0
     checks: list[int] = []  # step counts at which the residual was recomputed
     steps, residual = 0, norm(r)
     masks = dict.fromkeys(_FAILURES, residual < 0)
@@ -118,9 +139,7 @@ def solve_restarting(
         """What a run of k steps costs: the same products up to there, and one for its final residual."""
         return setup + Cost(hvps=min(k, done) + sum(c < k for c in checks) + 1)
 
-    if iterates is not None:
-        iterates += [iterates[-1]] * (max_steps + 1 - len(iterates))
-    recorded = range(len(iterates or ()))
+    recorded = range(0 if iterates is None else max_steps + 1)
     solution = verdict(
         system,
         x,
@@ -130,7 +149,7 @@ def solve_restarting(
         budget=max_steps,
         operator_norm=largest,
         failed=masks,
-        iterates=None if iterates is None else xp.stack(iterates, axis=0),
+        iterates=None if iterates is None else iterates.complete(),
         costs=tuple(map(cost, recorded)),
         cost=cost(max_steps) + Cost(hvps=len(recorded)),
         smallest_eigenvalue=lowest,

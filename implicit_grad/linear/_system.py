@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from implicit_grad.backend import (
     broadcast_shapes,
     epsilon,
     expand,
+    join,
     namespace,
     norm,
     power_of_two_scale,
@@ -23,6 +25,9 @@ from implicit_grad.linear.operator import Operator, as_operator
 from implicit_grad.results import Cost, Path, Solution, Status, statuses
 
 _SMALL = 1e-2
+
+_STACK = 2**18
+"""Numbers of recorded iterates pushed through the operator at once."""
 
 
 class LinearSolver(Protocol):
@@ -103,6 +108,7 @@ def verdict(
     means an exact solve, and anything else is a spent budget.
 
     `iterates` (steps + 1, ..., d), with their `costs`, become the path; each is judged as the end of its own run.
+    They are given away: their own array becomes that of the path.
     """
     ends = _Ends(system, rtol, operator_norm)
     residual = ends.residual(x)
@@ -120,7 +126,9 @@ def verdict(
         # A run of k steps ends before whatever befell the longest one after its step k.
         before = (counts <= taken) & to_numpy(system.finite)
         own = np.where(before, ends.codes(iterates, residuals, counts >= 0), codes)
-        points, norms = ends.unscaled(iterates, residuals)
+        with np.errstate(over="ignore"):
+            iterates *= system.scale[..., None]
+            points, norms = ends.masked(iterates, residuals * system.scale)
         own[ends.overflowed(points) & (own != Status.INDEFINITE.code)] = Status.NONFINITE.code
         path = Path(tuple(range(iterates.shape[0])), points, norms, codes=own.astype(np.int8), costs=costs)
     value, residual_norm = ends.unscaled(x, residual)
@@ -139,9 +147,14 @@ class _Ends:
     def residual(self, x: Array) -> Array:
         A, b = self.system.A, self.system.b
         with np.errstate(over="ignore", invalid="ignore"):
-            if x.ndim == b.ndim or A.stacks:
+            if x.ndim == b.ndim:
                 return norm(b - A(x))
-            return namespace(x).stack([norm(b - A(x[i, ...])) for i in range(x.shape[0])], axis=0)
+            # A large stack goes through in parts: the temporaries of all of it at once cost more than the loop.
+            part = max(1, _STACK // max(1, math.prod(b.shape))) if A.stacks else 1
+            if part == 1:
+                return namespace(x).stack([norm(b - A(x[i, ...])) for i in range(x.shape[0])], axis=0)
+            count = x.shape[0]
+            return join([norm(b - A(x[i : min(i + part, count), ...])) for i in range(0, count, part)])
 
     def codes(self, x: Array, residual: Array, spent: Any) -> np.ndarray[Any, Any]:
         xp, rhs, rtol = namespace(x), norm(self.system.b), self.rtol
@@ -157,10 +170,16 @@ class _Ends:
         return codes
 
     def unscaled(self, x: Array, residual: Array) -> tuple[Array, Array]:
-        """In the units of b; NaN where b was not finite."""
-        xp, scale, finite = namespace(x), self.system.scale, self.system.finite
+        """In the units of b."""
+        scale = self.system.scale
         with np.errstate(over="ignore"):
-            x, residual = x * scale[..., None], residual * scale
+            return self.masked(x * scale[..., None], residual * scale)
+
+    def masked(self, x: Array, residual: Array) -> tuple[Array, Array]:
+        """With NaN where b was not finite."""
+        xp, finite = namespace(x), self.system.finite
+        if bool(to_numpy(finite).all()):
+            return x, residual
         value = xp.where(finite[..., None], x, xp.full_like(x, float("nan")))
         return value, xp.where(finite, residual, xp.full_like(residual, float("nan")))
 

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, look_again, namespace, norm, transpose
-from implicit_grad.linear._restarts import Run, solve_restarting, target_of
+from implicit_grad.backend import Array, epsilon, join, look_again, namespace, norm, transpose
+from implicit_grad.linear._restarts import Iterates, Run, solve_restarting, target_of
 from implicit_grad.linear._system import System, prepare
 from implicit_grad.linear.operator import Operator
 from implicit_grad.results import Card, Solution, Status
@@ -118,7 +118,7 @@ class _Layout:
 
 
 def _recurrence(
-    layout: _Layout, tolerance: bool, r: Array, limit: int, goal: Array, x: Array, iterates: list[Array] | None
+    layout: _Layout, tolerance: bool, r: Array, limit: int, goal: Array, x: Array, iterates: Iterates | None
 ) -> Run:
     """Advance all columns; those that are done are frozen by a zero row."""
     xp, eps = namespace(r), epsilon(r)
@@ -174,7 +174,6 @@ def _orthonormal_rows(D: Array) -> tuple[Array, Array]:
     rows = xp.where(live[..., None], rows, xp.zeros_like(rows))
     missing = D.shape[-2] - rows.shape[-2]
     if missing > 0:  # more right-hand sides than parameters
-        join = xp.concat if hasattr(xp, "concat") else xp.concatenate
         rows = join([rows, xp.zeros_like(D[..., :missing, :])], axis=-2)
         live = join([live, xp.zeros_like(D[..., :missing, 0]) != 0], axis=-1)
     return rows, live

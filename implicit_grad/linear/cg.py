@@ -10,7 +10,7 @@ import numpy as np
 
 from implicit_grad import border
 from implicit_grad.backend import Array, add_scaled, dot, epsilon, look_again, namespace
-from implicit_grad.linear._restarts import Run, solve_restarting, target_of
+from implicit_grad.linear._restarts import Iterates, Run, solve_restarting, target_of
 from implicit_grad.linear._system import prepare
 from implicit_grad.linear.operator import Operator
 from implicit_grad.results import Card, Solution, Status
@@ -83,7 +83,7 @@ def conjugate_gradient(
     limit: int,
     goal: Array,
     x: Array,
-    iterates: list[Array] | None = None,
+    iterates: Iterates | None = None,
     *,
     tolerance: bool = True,
 ) -> Run:
@@ -123,7 +123,7 @@ def conjugate_gradient(
             steps += xp.astype(active, xp.int64)
             iterations += 1
             if iterates is not None:
-                iterates.append(_own(x))
+                iterates.append(x)
             active = active & (new > target)
             beta = xp.where(active, new / xp.where(active, rs, one), zero)
             p *= beta[..., None]

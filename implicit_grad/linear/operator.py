@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, namespace, transpose
+from implicit_grad.backend import Array, broadcast_shapes, join, namespace, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.objectives import LowRank
 from implicit_grad.results import Cost
@@ -87,8 +87,7 @@ class Operator:
             else:
                 v = xp.zeros((*self.batch_shape, d), dtype=self.like.dtype) + basis[0]
                 columns.append(self.apply(v)[None])
-        join = xp.concat if hasattr(xp, "concat") else xp.concatenate
-        matrix = xp.moveaxis(join(columns, axis=0), 0, -1)
+        matrix = xp.moveaxis(join(columns), 0, -1)
         return 0.5 * (matrix + transpose(matrix))
 
     def select(self, index: tuple[int, ...]) -> Operator:

@@ -11,7 +11,7 @@ import numpy as np
 from implicit_grad import border
 from implicit_grad.backend import Array, add_scaled, dot, epsilon, look_again, namespace, norm, power_of_two_scale
 from implicit_grad.errors import ArgumentError
-from implicit_grad.linear._restarts import Run, solve_restarting, target_of
+from implicit_grad.linear._restarts import Iterates, Run, solve_restarting, target_of
 from implicit_grad.linear._system import prepare
 from implicit_grad.linear.operator import Operator
 from implicit_grad.linear.preconditioners import Jacobi, Prepared, prepare_preconditioner
@@ -122,7 +122,7 @@ def preconditioned_cg(
     limit: int,
     goal: Array,
     x: Array,
-    iterates: list[Array] | None = None,
+    iterates: Iterates | None = None,
     *,
     tolerance: bool = True,
 ) -> Run:
@@ -173,7 +173,7 @@ def preconditioned_cg(
             old = xp.where(active, new, one)
             steps = steps + xp.astype(active, xp.int64)
             if iterates is not None:
-                iterates.append(xp.asarray(x, copy=True))
+                iterates.append(x)
             active = active & (dot(r, r) > target)
     failed = {Status.NONFINITE: nonfinite, Status.STAGNATED: crooked, Status.INDEFINITE: negative}
     return Run(x, steps, iterations, failed, smallest, largest)
