@@ -8,7 +8,6 @@ import pytest
 from autograd import elementwise_grad, grad, hessian, jacobian, make_hvp, make_jvp
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import SEEDS, RidgeSpec, orthogonal, ridge_specs, softmax_specs
 
 from implicit_grad import (
     CG,
@@ -33,6 +32,9 @@ from implicit_grad import (
     implicit_function,
     outer_loss,
 )
+from implicit_grad.testing.matrices import orthogonal
+from implicit_grad.testing.problems import RidgeSpec
+from implicit_grad.testing.strategies import SEEDS, ridge_specs, softmax_specs
 
 EPS = float(np.finfo(float).eps)
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import scenes
 from oracles.losses import Counting
-from strategies import UNIT, ridge_specs
 
 from implicit_grad import (
     ArgumentError,
@@ -22,6 +21,8 @@ from implicit_grad import (
 )
 from implicit_grad.estimators.checkpointed import reverse_binomially
 from implicit_grad.tasks import Sinusoid
+from implicit_grad.testing.matrices import UNIT
+from implicit_grad.testing.strategies import ridge_specs
 
 
 @cache

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.losses import Counting, Diagonal
-from strategies import UNIT, ridge_specs, softmax_specs
 
 from implicit_grad import (
     CG,
@@ -19,6 +18,8 @@ from implicit_grad import (
     Status,
 )
 from implicit_grad.linear.krylov import shifted_solutions
+from implicit_grad.testing.matrices import UNIT
+from implicit_grad.testing.strategies import ridge_specs, softmax_specs
 
 LAMS = (3e-2, 0.7, 40.0)
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from oracles.losses import Diagonal
-from strategies import RIDGE_EDGES, SEEDS, orthogonal, ridge_specs, softmax_specs, with_edges
 
 from implicit_grad import (
     CG,
@@ -37,6 +36,8 @@ from implicit_grad import (
     StationarityMap,
     Status,
 )
+from implicit_grad.testing.matrices import orthogonal
+from implicit_grad.testing.strategies import RIDGE_EDGES, SEEDS, ridge_specs, softmax_specs, with_edges
 
 EPS = float(np.finfo(float).eps)
 

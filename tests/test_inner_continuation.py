@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from hypothesis import given
-from strategies import softmax_specs
 
 from implicit_grad import ArgumentError, Continuation, GradientDescent, Newton
 from implicit_grad.tasks import Sinusoid
+from implicit_grad.testing.strategies import softmax_specs
 
 LAMS = (0.3, 40.0, 3.0)
 

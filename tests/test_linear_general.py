@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import SEEDS, orthogonal
 
 from implicit_grad import (
     ArgumentError,
@@ -21,6 +20,8 @@ from implicit_grad import (
     Status,
 )
 from implicit_grad.linear.general_gmres import arnoldi
+from implicit_grad.testing.matrices import orthogonal
+from implicit_grad.testing.strategies import SEEDS
 
 EPS = float(np.finfo(float).eps)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from oracles.losses import Counting
-from strategies import UNIT, ridge_specs, softmax_specs
 
 from implicit_grad import (
     ArgumentTypeError,
@@ -21,6 +20,8 @@ from implicit_grad import (
     Status,
     Woodbury,
 )
+from implicit_grad.testing.matrices import UNIT
+from implicit_grad.testing.strategies import ridge_specs, softmax_specs
 
 
 def _check_factor(case):

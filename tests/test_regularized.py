@@ -8,7 +8,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from oracles.losses import Counting, Diagonal
-from strategies import RIDGE_EDGES, RidgeSpec, ridge_specs, softmax_specs, with_edges
 
 from implicit_grad import (
     CG,
@@ -36,6 +35,8 @@ from implicit_grad import (
     UnrolledGradient,
     lambda_gradient,
 )
+from implicit_grad.testing.problems import RidgeSpec
+from implicit_grad.testing.strategies import RIDGE_EDGES, ridge_specs, softmax_specs, with_edges
 
 EPS = float(np.finfo(float).eps)
 ROOT = NewtonRoot(linear_solver=Cholesky(refinements=2))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from strategies import MlpSpec, RidgeSpec, SoftmaxSpec
 
 from implicit_grad import BilevelProblem, LeastSquares, SoftmaxCrossEntropy
+from implicit_grad.testing.problems import MlpSpec, RidgeSpec, SoftmaxSpec
 from oracles import fifty_digits, traced
 
 LAMS = tuple(float(lam) for lam in 10 ** np.random.default_rng(20190910).uniform(-3, 3, 5))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from strategies import orthogonal
+
+from implicit_grad.testing.matrices import orthogonal
 
 Array = np.ndarray[Any, Any]
 

@@ -8,10 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from closed_forms import outer_value
-from comparisons import at_most, holds, same
-from strategies import UNIT, Case, MlpSpec, RidgeSpec, SoftmaxSpec
-from transforms import Linear
 
 from implicit_grad import (
     BilevelProblem,
@@ -23,6 +19,11 @@ from implicit_grad import (
     Status,
     UnrolledGradient,
 )
+from implicit_grad.testing.closed_forms import outer_value
+from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.matrices import UNIT
+from implicit_grad.testing.problems import Case, MlpSpec, RidgeSpec, SoftmaxSpec
+from implicit_grad.testing.transforms import Linear
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec

@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from comparisons import at_most, holds, same
 from laws_inner import inner_residual
-from strategies import UNIT, RidgeSpec, SoftmaxSpec
-from transforms import Combination
 
 from implicit_grad import Status
+from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.matrices import UNIT
+from implicit_grad.testing.problems import RidgeSpec, SoftmaxSpec
+from implicit_grad.testing.transforms import Combination
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from comparisons import at_most, holds, same
-from strategies import UNIT, MlpSpec, RidgeSpec, SoftmaxSpec
-from transforms import traced
+from oracles import traced
 
 from implicit_grad import Autodiff, BilevelProblem, LeastSquares, MultilayerPerceptron, SoftmaxCrossEntropy
+from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.matrices import UNIT
+from implicit_grad.testing.problems import MlpSpec, RidgeSpec, SoftmaxSpec
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec | MlpSpec
@@ -115,7 +116,8 @@ def check_law_56(product: Any, spec: RidgeSpec | SoftmaxSpec) -> None:
 def check_law_56_modes(product: Any, spec: MlpSpec) -> None:
     """Forward over reverse (ours) is reverse over reverse (tracing the same network)."""
     at = point(spec)
-    other = traced(spec, at.loss)
+    shape = (at.loss.widths, "softplus" if spec.softplus else "tanh", spec.classes or None)
+    other = Autodiff(traced.network(at.loss.X, at.loss.y, *shape))
     line = other.linearize(at.x)
     same(at.loss.value(at.x), line.value, at.unit, "law 56: value")
     same(at.loss.gradient(at.x), line.gradient, at.unit * (1 + norm(at.x)), "law 56: gradient")

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from comparisons import at_most, holds, same
-from strategies import UNIT, Case, RidgeSpec, SoftmaxSpec
 
 from implicit_grad import BilevelProblem, Status
+from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.matrices import UNIT
+from implicit_grad.testing.problems import Case, RidgeSpec, SoftmaxSpec
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec

@@ -7,12 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from closed_forms import Ridge, Softmax
-from comparisons import holds, same
-from strategies import Case, MlpSpec, RidgeSpec, SoftmaxSpec, orthogonal
-from transforms import Combination, Turned
 
 from implicit_grad import BilevelProblem, LeastSquares, MultilayerPerceptron, SoftmaxCrossEntropy
+from implicit_grad.testing.comparisons import holds, same
+from implicit_grad.testing.matrices import orthogonal
+from implicit_grad.testing.problems import Case, MlpSpec, RidgeSpec, SoftmaxSpec
+from implicit_grad.testing.transforms import Combination, Turned
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec
@@ -21,20 +21,6 @@ Spec = RidgeSpec | SoftmaxSpec
 def changed(case: Case, **parts: Any) -> BilevelProblem:
     """The problem with another inner or outer loss, or λ."""
     return replace(case.problem, **parts)
-
-
-def softmax_case(X: Any, labels: Any, X_test: Any, test_labels: Any, theta: Any, spec: SoftmaxSpec) -> Case:
-    """A case from data."""
-    C = spec.classes
-    inner, outer = SoftmaxCrossEntropy(X, labels, C), SoftmaxCrossEntropy(X_test, test_labels, C)
-    problem = BilevelProblem(inner, outer, spec.lam)
-    return Case(problem, theta, spec.lam, Softmax(X, labels, C), Softmax(X_test, test_labels, C))
-
-
-def ridge_case(X: Any, y: Any, X_test: Any, y_test: Any, theta: Any, lam: float) -> Case:
-    """A case from data."""
-    problem = BilevelProblem(LeastSquares(X, y), LeastSquares(X_test, y_test), lam)
-    return Case(problem, theta, lam, Ridge(X, y), Ridge(X_test, y_test))
 
 
 def check_law_40(estimate: Any, spec: Spec) -> None:
@@ -134,9 +120,7 @@ def check_law_44_classes(estimate: Any, spec: SoftmaxSpec) -> None:
     X, labels, X_test, test_labels, theta = spec.data()
     new = np.random.default_rng([spec.seed, 44]).permutation(C)
     columns = np.argsort(new)
-    renamed = softmax_case(
-        X, new[labels], X_test, new[test_labels], theta.reshape(-1, C)[:, columns].reshape(-1), spec
-    )
+    renamed = spec.case(X, new[labels], X_test, new[test_labels], theta.reshape(-1, C)[:, columns].reshape(-1))
     g = estimate(case.problem, theta).gradient.reshape(-1, C)[:, columns].reshape(-1)
     same(estimate(renamed.problem, renamed.theta).gradient, g, 2 * case.tol_exact(), "law 44: classes")
 
@@ -147,9 +131,7 @@ def check_law_44_samples(estimate: Any, spec: Spec) -> None:
     X, y, X_test, y_test, theta = spec.data()
     rng = np.random.default_rng([spec.seed, 44])
     i, j = rng.permutation(len(y)), rng.permutation(len(y_test))
-    build = ridge_case if isinstance(spec, RidgeSpec) else softmax_case
-    last = spec.lam if isinstance(spec, RidgeSpec) else spec
-    shuffled = build(X[i], y[i], X_test[j], y_test[j], theta, last)
+    shuffled = spec.case(X[i], y[i], X_test[j], y_test[j], theta)
     g = estimate(shuffled.problem, theta).gradient
     same(g, estimate(case.problem, theta).gradient, 2 * case.tol_exact(), "law 44: samples")
 
@@ -158,9 +140,7 @@ def check_law_45(estimate: Any, spec: Spec) -> None:
     """Every sample r times: nothing changes for a mean; a sum turns λ into λ/r."""
     case, r = spec.build(), 3
     X, y, X_test, y_test, theta = spec.data()
-    build = ridge_case if isinstance(spec, RidgeSpec) else softmax_case
-    last = spec.lam if isinstance(spec, RidgeSpec) else spec
-    repeated = build(np.repeat(X, r, axis=0), np.repeat(y, r), X_test, y_test, theta, last).problem
+    repeated = spec.case(np.repeat(X, r, axis=0), np.repeat(y, r), X_test, y_test, theta).problem
     same(estimate(repeated, theta).gradient, case.g, 2 * case.tol_exact(), "law 45: mean losses")
     summed = replace(repeated, inner=Combination(((r, repeated.inner),)))
     weaker = replace(case, problem=changed(case, lam=case.lam / r), lam=case.lam / r)
@@ -173,7 +153,7 @@ def check_law_46(estimate: Any, spec: RidgeSpec) -> None:
     case = spec.build()
     X, y, X_test, y_test, theta = spec.data()
     c = np.random.default_rng([spec.seed, 46]).standard_normal(spec.size)
-    moved = ridge_case(X, y + X @ c, X_test, y_test + X_test @ c, theta + c, spec.lam)
+    moved = spec.case(X, y + X @ c, X_test, y_test + X_test @ c, theta + c)
     tolerance = case.tol_exact() + moved.tol_exact()
     g = estimate(moved.problem, moved.theta).gradient
     same(g, estimate(case.problem, theta).gradient, tolerance, "law 46: translation")

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from closed_forms import accurate_solve
-from comparisons import at_most, holds, same
-from strategies import UNIT, RidgeSpec, SpdSpec, orthogonal
 
 from implicit_grad import Status
 from implicit_grad.linear.operator import matrix_operator
+from implicit_grad.testing.closed_forms import accurate_solve
+from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.matrices import UNIT, SpdSpec, orthogonal
+from implicit_grad.testing.problems import RidgeSpec
 
 norm = np.linalg.norm
 

@@ -9,10 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from closed_forms import accurate_solve
-from comparisons import at_most, holds, same
 from laws_linear import energy, true_residual
-from strategies import UNIT, RidgeSpec, SoftmaxSpec, SpdSpec, orthogonal
 
 from implicit_grad import (
     CG,
@@ -24,6 +21,10 @@ from implicit_grad import (
     UnrolledGradient,
 )
 from implicit_grad.linear.operator import Operator, matrix_operator
+from implicit_grad.testing.closed_forms import accurate_solve
+from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.matrices import UNIT, SpdSpec, orthogonal
+from implicit_grad.testing.problems import RidgeSpec, SoftmaxSpec
 
 norm = np.linalg.norm
 

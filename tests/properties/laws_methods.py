@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from comparisons import at_most, holds, same
 from laws_estimators import at
-from strategies import UNIT, Case, MlpSpec, RidgeSpec, SoftmaxSpec
-from transforms import Combination, Linear
+
+from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.matrices import UNIT
+from implicit_grad.testing.problems import Case, MlpSpec, RidgeSpec, SoftmaxSpec
+from implicit_grad.testing.transforms import Combination, Linear
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec

@@ -4,20 +4,6 @@ import laws_estimators as laws
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import (
-    CONVEX_EDGES,
-    MLP_EDGES,
-    RIDGE_EDGES,
-    MlpSpec,
-    RidgeSpec,
-    SoftmaxSpec,
-    Twist,
-    convex_specs,
-    mlp_specs,
-    ridge_specs,
-    softmax_specs,
-    with_edges,
-)
 
 from implicit_grad import (
     CG,
@@ -28,6 +14,17 @@ from implicit_grad import (
     MetaGradient,
     Newton,
     UnrolledGradient,
+)
+from implicit_grad.testing.problems import MlpSpec, RidgeSpec, SoftmaxSpec, Twist
+from implicit_grad.testing.strategies import (
+    CONVEX_EDGES,
+    MLP_EDGES,
+    RIDGE_EDGES,
+    convex_specs,
+    mlp_specs,
+    ridge_specs,
+    softmax_specs,
+    with_edges,
 )
 
 FIRST_ORDER = MetaGradient(Newton(), FirstOrderGradient())

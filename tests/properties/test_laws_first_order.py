@@ -5,9 +5,16 @@ import laws_inner as inner
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import CONVEX_EDGES, RIDGE_EDGES, convex_specs, ridge_specs, softmax_specs, with_edges
 
 from implicit_grad import LBFGS, Adam, HeavyBall, Nesterov, Newton, NewtonCG
+from implicit_grad.testing.strategies import (
+    CONVEX_EDGES,
+    RIDGE_EDGES,
+    convex_specs,
+    ridge_specs,
+    softmax_specs,
+    with_edges,
+)
 
 SOLVERS = [
     Nesterov(None, 12),

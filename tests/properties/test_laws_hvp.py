@@ -4,7 +4,9 @@ import laws_hvp as laws
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import (
+
+from implicit_grad import BilevelProblem, SoftmaxCrossEntropy
+from implicit_grad.testing.strategies import (
     CONVEX_EDGES,
     MLP_EDGES,
     RIDGE_EDGES,
@@ -16,8 +18,6 @@ from strategies import (
     softmax_specs,
     with_edges,
 )
-
-from implicit_grad import BilevelProblem, SoftmaxCrossEntropy
 
 PRODUCT = laws.closed_form_product
 ANY = st.one_of(convex_specs(), mlp_specs())

@@ -3,9 +3,9 @@
 import laws_inner as laws
 import pytest
 from hypothesis import given
-from strategies import CONVEX_EDGES, RIDGE_EDGES, convex_specs, ridge_specs, with_edges
 
 from implicit_grad import GradientDescent, Newton, ScipyMinimize
+from implicit_grad.testing.strategies import CONVEX_EDGES, RIDGE_EDGES, convex_specs, ridge_specs, with_edges
 
 SOLVERS = [
     GradientDescent(None, 10),

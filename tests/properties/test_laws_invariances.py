@@ -5,19 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws_estimators import unroll
-from strategies import (
+
+from implicit_grad import CG, EXACT, ImplicitGradient, MetaGradient, Newton
+from implicit_grad.testing.problems import MlpSpec
+from implicit_grad.testing.strategies import (
     CONVEX_EDGES,
     RIDGE_EDGES,
     SOFTMAX_EDGES,
-    MlpSpec,
     convex_specs,
     mlp_specs,
     ridge_specs,
     softmax_specs,
     with_edges,
 )
-
-from implicit_grad import CG, EXACT, ImplicitGradient, MetaGradient, Newton
 
 
 def default_unroll(steps):

@@ -4,9 +4,11 @@ import laws_linear as laws
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import SPD_EDGES, RidgeSpec, SpdSpec, ridge_specs, spd_specs, with_edges
 
 from implicit_grad import CG, Cholesky, ScipyCG, extreme_eigenvalues
+from implicit_grad.testing.matrices import SpdSpec
+from implicit_grad.testing.problems import RidgeSpec
+from implicit_grad.testing.strategies import SPD_EDGES, ridge_specs, spd_specs, with_edges
 
 MODERATE = spd_specs(log10_ratio=st.integers(-3, 4))
 both = pytest.mark.parametrize("make", [CG, ScipyCG])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import CONVEX_EDGES, SPD_EDGES, RidgeSpec, SpdSpec, convex_specs, ridge_specs, spd_specs, with_edges
 
 from implicit_grad import (
     GMRES,
@@ -26,6 +25,9 @@ from implicit_grad import (
     NystromPreconditioner,
     PreconditionedCG,
 )
+from implicit_grad.testing.matrices import SpdSpec
+from implicit_grad.testing.problems import RidgeSpec
+from implicit_grad.testing.strategies import CONVEX_EDGES, SPD_EDGES, convex_specs, ridge_specs, spd_specs, with_edges
 
 MODERATE = spd_specs(log10_ratio=st.integers(-3, 4))
 EASY = spd_specs(log10_ratio=st.integers(-3, 2))

@@ -7,18 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import (
-    CONVEX_EDGES,
-    MLP_EDGES,
-    RIDGE_EDGES,
-    SOFTMAX_EDGES,
-    MlpSpec,
-    convex_specs,
-    mlp_specs,
-    ridge_specs,
-    softmax_specs,
-    with_edges,
-)
 
 from implicit_grad import (
     Cholesky,
@@ -36,6 +24,18 @@ from implicit_grad import (
     ReptileDirection,
     RichardsonGradient,
     SuperEfficientGradient,
+)
+from implicit_grad.testing.problems import MlpSpec
+from implicit_grad.testing.strategies import (
+    CONVEX_EDGES,
+    MLP_EDGES,
+    RIDGE_EDGES,
+    SOFTMAX_EDGES,
+    convex_specs,
+    mlp_specs,
+    ridge_specs,
+    softmax_specs,
+    with_edges,
 )
 
 FLOOR = Newton(rtol=1e-15)

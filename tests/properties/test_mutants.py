@@ -10,12 +10,8 @@ import laws_hvp as hvps
 import laws_inner as inner
 import laws_invariances as invariances
 import laws_linear as linear
-import mutants_estimators as me
-import mutants_inner as mi
-import mutants_linear as ml
 import numpy as np
 import pytest
-from strategies import MlpSpec, RidgeSpec, SoftmaxSpec, SpdSpec, Twist
 
 from implicit_grad import (
     CG,
@@ -32,6 +28,12 @@ from implicit_grad import (
     extreme_eigenvalues,
 )
 from implicit_grad import BilevelProblem as Problem
+from implicit_grad.testing.matrices import SpdSpec
+from implicit_grad.testing.mutants import gradients as me
+from implicit_grad.testing.mutants import inner as mi
+from implicit_grad.testing.mutants import linear as ml
+from implicit_grad.testing.mutants import products as mp
+from implicit_grad.testing.problems import MlpSpec, RidgeSpec, SoftmaxSpec, Twist
 
 RIDGE = (
     RidgeSpec(log10_lam=-2, seed=21),
@@ -200,7 +202,7 @@ KILLS = [
     cg(linear.check_scale, ml.AbsoluteTolerance, SPD, -40),
     Kill(linear.check_indefinite, (CG(30), ml.HandCG(30)), ml.SaddleAccepting(30), SPD),
     inversion(linear.check_indefinite, ROUNDED, SPD),
-    Kill(linear.check_law_69, (extreme_eigenvalues,), mi.padded_ritz, SPD),
+    Kill(linear.check_law_69, (extreme_eigenvalues,), mp.padded_ritz, SPD),
     formula(estimators.check_closed_form, me.damped_once, CONVEX),
     formula(estimators.check_closed_form, me.lam_plus_ten, CONVEX),
     formula(estimators.check_closed_form, me.train_on_the_right, CONVEX),
@@ -243,19 +245,19 @@ KILLS = [
     formula(invariances.check_law_45, me.summed_hessian, CONVEX),
     composed(invariances.check_law_46, from_inner(mi.pulled_to_zero), RIDGE),
     composed(invariances.check_law_52, me.average_lam, CONVEX),
-    product(hvps.check_law_53, mi.scaled_rows, CONVEX),
-    product(hvps.check_law_54, mi.in_place, CONVEX),
-    product(hvps.check_law_54, mi.long_difference, NETWORK),
-    product(hvps.check_law_54_dtype, mi.always_double, RIDGE),
-    product(hvps.check_law_55, mi.gauss_newton, NETWORK),
-    product(hvps.check_law_55_differences, mi.long_difference, NETWORK),
-    product(hvps.check_law_56, mi.without_coupling, SOFTMAX),
-    product(hvps.check_law_56_modes, mi.gauss_newton, NETWORK),
-    product(hvps.check_law_57, mi.negated, CONVEX),
-    Kill(hvps.check_law_57_proximal, (Problem.curvature,), mi.doubled_lam, CONVEX),
-    product(hvps.check_law_58, mi.summed, CONVEX),
-    product(hvps.check_law_58_homogeneous, mi.no_graph, ((3, 21, 4),)),
-    Kill(hvps.check_law_62, (SoftmaxCrossEntropy,), mi.NaiveSoftmax, SOFTMAX),
+    product(hvps.check_law_53, mp.scaled_rows, CONVEX),
+    product(hvps.check_law_54, mp.in_place, CONVEX),
+    product(hvps.check_law_54, mp.long_difference, NETWORK),
+    product(hvps.check_law_54_dtype, mp.always_double, RIDGE),
+    product(hvps.check_law_55, mp.gauss_newton, NETWORK),
+    product(hvps.check_law_55_differences, mp.long_difference, NETWORK),
+    product(hvps.check_law_56, mp.without_coupling, SOFTMAX),
+    product(hvps.check_law_56_modes, mp.gauss_newton, NETWORK),
+    product(hvps.check_law_57, mp.negated, CONVEX),
+    Kill(hvps.check_law_57_proximal, (Problem.curvature,), mp.doubled_lam, CONVEX),
+    product(hvps.check_law_58, mp.summed, CONVEX),
+    product(hvps.check_law_58_homogeneous, mp.no_graph, ((3, 21, 4),)),
+    Kill(hvps.check_law_62, (SoftmaxCrossEntropy,), mp.NaiveSoftmax, SOFTMAX),
 ]
 
 

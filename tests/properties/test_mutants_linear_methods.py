@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import laws_linear_methods as laws
-import mutants_linear as ml
 import mutants_linear_methods as mm
 import numpy as np
 import pytest
-from strategies import RidgeSpec, SoftmaxSpec, SpdSpec
 
 from implicit_grad import (
     GMRES,
@@ -22,6 +20,9 @@ from implicit_grad import (
     NystromPreconditioner,
     PreconditionedCG,
 )
+from implicit_grad.testing.matrices import SpdSpec
+from implicit_grad.testing.mutants import linear as ml
+from implicit_grad.testing.problems import RidgeSpec, SoftmaxSpec
 
 SPD = (
     SpdSpec(log10_lam=-2, seed=21),

@@ -9,7 +9,6 @@ import laws_methods as laws
 import mutants_methods as mm
 import numpy as np
 import pytest
-from strategies import MlpSpec, RidgeSpec, SoftmaxSpec
 
 from implicit_grad import (
     CG,
@@ -30,6 +29,7 @@ from implicit_grad import (
     ReptileDirection,
     SuperEfficientGradient,
 )
+from implicit_grad.testing.problems import MlpSpec, RidgeSpec, SoftmaxSpec
 
 RIDGE = (
     RidgeSpec(log10_lam=-2, seed=21),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad import Cost, Path, Solution, Status
+from implicit_grad.results import Cost, Path, Solution, Status
 
 norm = np.linalg.norm
 
@@ -25,29 +25,37 @@ class HandCG:
         self.max_steps, self.rtol, self.record = max_steps, rtol, record
 
     def direction(self, new: Any, old: Any, p: Any, beta: Any) -> Any:
+        """Return the next direction."""
         return new + beta * p
 
     def move(self, alpha: Any) -> Any:
+        """Return the step length that x takes."""
         return alpha
 
     def done(self, rr: Any, bb: Any) -> bool:
+        """Whether to stop."""
         return bool(rr <= max(self.rtol, 1e-32) ** 2 * bb)
 
     def refuse(self, curvature: Any) -> bool:
+        """Whether pᵀAp is no curvature to step along."""
         return bool(curvature <= 0)
 
     def returned(self, points: list[Any]) -> list[Any]:
+        """Return the iterates that are handed out."""
         return points
 
     def residuals(self, true: Any, recursive: Any) -> Any:
+        """Return the residuals that are reported."""
         return true
 
     def verdict(self, residual: Any, attainable: Any, size: Any) -> Status:
+        """Return the status."""
         if residual == 0 or (self.rtol > 0 and residual <= max(self.rtol * size, attainable)):
             return Status.CONVERGED
         return Status.MAX_STEPS if self.rtol > 0 else Status.BUDGET_SPENT
 
     def __call__(self, A: Any, b: Any) -> Solution[Any]:
+        """Solve A x = b."""
         apply = A if callable(A) else A.__matmul__
         scale = 2.0 ** np.floor(np.log2(np.abs(b).max() or 1.0))
         b = b / scale
@@ -84,6 +92,7 @@ class PreviousIterate(HandCG):
     """Stops with the iterate before the last update."""
 
     def returned(self, points: list[Any]) -> list[Any]:
+        """Return the iterates that are handed out."""
         return [points[0], *points[:-1]]
 
 
@@ -91,6 +100,7 @@ class StaleResidual(HandCG):
     """Builds the new direction from the old residual."""
 
     def direction(self, new: Any, old: Any, p: Any, beta: Any) -> Any:
+        """Return the next direction."""
         return old + beta * p
 
 
@@ -98,6 +108,7 @@ class UnscaledUpdate(HandCG):
     """Has a step size of its own for x, which the residual does not hear of."""
 
     def move(self, alpha: Any) -> Any:
+        """Return the step length that x takes."""
         return 0.5 * alpha
 
 
@@ -105,6 +116,7 @@ class Overshooting(HandCG):
     """Takes twice the step."""
 
     def move(self, alpha: Any) -> Any:
+        """Return the step length that x takes."""
         return 2 * alpha
 
 
@@ -112,6 +124,7 @@ class SteepestDescent(HandCG):
     """Forgets the conjugation."""
 
     def direction(self, new: Any, old: Any, p: Any, beta: Any) -> Any:
+        """Return the next direction."""
         return new
 
 
@@ -119,10 +132,12 @@ class AbsoluteTolerance(HandCG):
     """Stops at rᵀr < 1e-10, whatever the size of b."""
 
     def __call__(self, A: Any, b: Any) -> Solution[Any]:
+        """Solve A x = b."""
         self.size = float(np.abs(b).max())
         return super().__call__(A, b)
 
     def done(self, rr: Any, bb: Any) -> bool:
+        """Whether to stop."""
         return super().done(rr, bb) or bool(rr**0.5 * self.size < 1e-5)
 
 
@@ -132,6 +147,7 @@ class RecursiveResidual(HandCG):
     dtype = np.float32
 
     def residuals(self, true: Any, recursive: Any) -> Any:
+        """Return the residuals that are reported."""
         return recursive
 
 
@@ -145,6 +161,7 @@ class AlwaysContent(HandCG):
     """Calls everything converged, no steps at all included."""
 
     def verdict(self, residual: Any, attainable: Any, size: Any) -> Status:
+        """Return the status."""
         return Status.CONVERGED
 
 
@@ -152,6 +169,7 @@ class ZeroOnFailure(AlwaysContent):
     """Hands back its starting point where it did not get there, and says nothing."""
 
     def returned(self, points: list[Any]) -> list[Any]:
+        """Return the iterates that are handed out."""
         return points if len(points) <= self.max_steps else [points[0]] * len(points)
 
 
@@ -159,6 +177,7 @@ class SaddleAccepting(HandCG):
     """Does not look at the sign of pᵀAp."""
 
     def refuse(self, curvature: Any) -> bool:
+        """Whether pᵀAp is no curvature to step along."""
         return bool(curvature == 0)
 
 
@@ -166,6 +185,7 @@ class Tireless(HandCG):
     """Never stops before max_steps."""
 
     def done(self, rr: Any, bb: Any) -> bool:
+        """Whether to stop."""
         return bool(rr == 0)
 
 

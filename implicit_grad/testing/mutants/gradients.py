@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from mutants_linear import diagonal_blocks
 
-from implicit_grad import EXACT, BilevelProblem, Cost, Estimate, GradientDescent, Newton, Solution, Status
+from implicit_grad.estimators import EXACT
+from implicit_grad.inner import GradientDescent, Newton
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Cost, Estimate, Solution, Status
+from implicit_grad.testing.mutants.linear import diagonal_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +27,28 @@ class Parts:
     phi: Any
     lam: float
 
+    @property
+    def loss(self) -> Any:
+        """L_train, with its data."""
+        return self.problem.inner
+
     def hessian(self, x: Any) -> Any:
+        """Return the Hessian."""
         return self.problem.inner.linearize(x).hvp(np.eye(x.size))
 
     @property
     def H(self) -> Any:
+        """∇²L_train(φ)."""
         return self.hessian(self.phi)
 
     @property
     def eye(self) -> Any:
+        """I."""
         return np.eye(self.phi.size)
 
     @property
     def b(self) -> Any:
+        """∇L_test(φ)."""
         return self.problem.outer.gradient(self.phi)
 
 
@@ -95,7 +107,7 @@ def block_diagonal(p: Parts) -> Any:
 
 def summed_hessian(p: Parts) -> Any:
     """The Hessian of a sum over samples where the loss is a mean."""
-    return p.lam * np.linalg.solve(len(p.problem.inner.X) * p.H + p.lam * p.eye, p.b)
+    return p.lam * np.linalg.solve(len(p.loss.X) * p.H + p.lam * p.eye, p.b)
 
 
 def missing_half(p: Parts) -> Any:
@@ -110,7 +122,7 @@ def steps_for_lam(p: Parts) -> Any:
 
 def first_samples(p: Parts) -> Any:
     """The Hessian of the first half of the samples."""
-    loss = p.problem.inner
+    loss = p.loss
     half = (len(loss.X) + 1) // 2
     targets = {"y": loss.y[:half]} if hasattr(loss, "y") else {"labels": loss.labels[:half]}
     fewer = replace(p.problem, inner=replace_loss(loss, X=loss.X[:half], **targets))
@@ -132,9 +144,10 @@ def hand_unroll(
         def call(problem: BilevelProblem, theta: Any) -> Estimate:
             inner = GradientDescent(alpha, steps, record=True)(problem, theta)
             lam = float(problem.lam) if pull is None else pull
-            a, v, g = inner.path.step_size, problem.outer.gradient(inner.value), np.zeros_like(theta)
+            path: Any = inner.path
+            a, v, g = path.step_size, problem.outer.gradient(inner.value), np.zeros_like(theta)
             for k in reversed(range(steps)):
-                Hv = problem.inner.linearize(inner.path.points[k]).hvp(v) if second_order else 0 * v
+                Hv = problem.inner.linearize(path.points[k]).hvp(v) if second_order else 0 * v
                 g = g + a * lam * v
                 v = v - a * (Hv + lam * v)
             return Estimate(g + v if start_moves else g, inner, None, Cost(), inner.status)

@@ -9,24 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-from closed_forms import ClosedForm, Ridge, Softmax, implicit_gradient, minimiser
 
-from implicit_grad import (
-    BilevelProblem,
-    LeastSquares,
-    MultilayerPerceptron,
-    SoftmaxCrossEntropy,
-    Softplus,
-    Tanh,
-)
-
-Array = np.ndarray[Any, Any]
-
-UNIT = 2.0**-53
-"""Unit roundoff u of float64."""
+from implicit_grad.objectives import LeastSquares, MultilayerPerceptron, SoftmaxCrossEntropy, Softplus, Tanh
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.testing.closed_forms import ClosedForm, Logistic, Ridge, Softmax, implicit_gradient, minimiser
+from implicit_grad.testing.logistic import LogisticLoss
+from implicit_grad.testing.matrices import UNIT, Array, Geometric, describe_matrix, orthogonal
 
 
 class Twist(Enum):
@@ -38,17 +28,12 @@ class Twist(Enum):
     THETA_OPTIMAL = "theta is stationary for the train loss"
 
 
-def orthogonal(rng: np.random.Generator, size: int) -> Array:
-    """Random orthogonal matrix."""
-    Q, R = np.linalg.qr(rng.standard_normal((size, size)))
-    return Q * np.sign(np.diag(R))
-
-
-def design(rng: np.random.Generator, n: int, p: int, rank: int, top: float, spread: float) -> Array:
+def design(rng: np.random.Generator, n: int, p: int, rank: int, top: float, spread: int) -> Array:
     """X (n, p) whose XᵀX/n has min(rank, n, p) eigenvalues from top down to top·10^−spread, and zeros."""
     r = min(rank, n, p)
-    eigenvalues = top * 10.0 ** -(spread * np.arange(r) / max(1, r - 1))
-    return (orthogonal(rng, n)[:, :r] * np.sqrt(n * eigenvalues)) @ orthogonal(rng, p)[:, :r].T
+    eigenvalues = top * Geometric(spread).eigenvalues(r)
+    X: Array = (orthogonal(rng, n)[:, :r] * np.sqrt(n * eigenvalues)) @ orthogonal(rng, p)[:, :r].T
+    return X
 
 
 @dataclass(eq=False)
@@ -100,6 +85,10 @@ class Case:
         """The meta-gradient by the oracle."""
         return implicit_gradient(self.train, self.test, self.lam, self.star)
 
+    def describe(self) -> str:
+        """Return A at φ* and its spectrum, for a failure to show."""
+        return describe_matrix("A", self.A)
+
     def tol_phi(self, *points: Array) -> float:
         """64·√N·κ̄·u·(‖∇L‖_abs/M̄ + ‖θ‖ + ‖φ*‖); further points count like φ*.
 
@@ -146,6 +135,7 @@ class RidgeSpec:
 
     @property
     def lam(self) -> float:
+        """λ."""
         return 10.0**self.log10_lam
 
     def data(self) -> tuple[Array, Array, Array, Array, Array]:
@@ -166,10 +156,68 @@ class RidgeSpec:
             y = X @ theta
         return X, y, X_test, y_test, theta
 
-    def build(self) -> Case:
-        X, y, X_test, y_test, theta = self.data()
+    def case(self, X: Array, y: Array, X_test: Array, y_test: Array, theta: Array) -> Case:
+        """Return the problem with these data instead of its own."""
         problem = BilevelProblem(LeastSquares(X, y), LeastSquares(X_test, y_test), self.lam)
         return Case(problem, theta, self.lam, Ridge(X, y), Ridge(X_test, y_test))
+
+    def build(self) -> Case:
+        """Return the problem."""
+        return self.case(*self.data())
+
+    def describe(self) -> str:
+        """Return A at φ* and its spectrum."""
+        return self.build().describe()
+
+
+@dataclass(frozen=True)
+class LogisticSpec:
+    """Integers that make a logistic problem; ¼λ_max(XᵀX/n) = λ·10^log10_ratio, margins ~ 10^log10_margin at θ."""
+
+    size: int = 3
+    n: int = 5
+    n_test: int = 4
+    spread: int = 1
+    log10_ratio: int = 1
+    log10_lam: int = 1
+    log10_test: int = 0
+    log10_margin: int = 0
+    seed: int = 5
+    twist: Twist = Twist.NONE
+
+    @property
+    def lam(self) -> float:
+        """λ."""
+        return 10.0**self.log10_lam
+
+    def data(self) -> tuple[Array, Array, Array, Array, Array]:
+        """X, y, X_test, y_test, θ."""
+        rng = np.random.default_rng(self.seed)
+        top = 4 * self.lam * 10.0**self.log10_ratio
+        X = design(rng, self.n, self.size, self.size, top, self.spread)
+        X_test = design(rng, self.n_test, self.size, self.size, top * 10.0**self.log10_test, 1)
+        y, y_test = (rng.choice([-1.0, 1.0], n) for n in (self.n, self.n_test))
+        theta = rng.standard_normal(self.size) * 10.0**self.log10_margin / top**0.5
+        if self.twist is Twist.ZERO_COLUMN:
+            X[:, 0] = 0
+        if self.twist is Twist.DUPLICATE_ROWS:
+            X, y = (np.repeat(v[::2], 2, axis=0)[: self.n] for v in (X, y))
+        if self.twist is Twist.THETA_OPTIMAL:  # every sample carries both labels: σ = ½ at 0
+            X, y, theta = np.repeat(X, 2, axis=0), np.tile([-1.0, 1.0], self.n), np.zeros(self.size)
+        return X, y, X_test, y_test, theta
+
+    def case(self, X: Array, y: Array, X_test: Array, y_test: Array, theta: Array) -> Case:
+        """Return the problem with these data instead of its own."""
+        problem = BilevelProblem(LogisticLoss(X, y), LogisticLoss(X_test, y_test), self.lam)
+        return Case(problem, theta, self.lam, Logistic(X, y), Logistic(X_test, y_test))
+
+    def build(self) -> Case:
+        """Return the problem."""
+        return self.case(*self.data())
+
+    def describe(self) -> str:
+        """Return A at φ* and its spectrum."""
+        return self.build().describe()
 
 
 @dataclass(frozen=True)
@@ -190,6 +238,7 @@ class SoftmaxSpec:
 
     @property
     def lam(self) -> float:
+        """λ."""
         return 10.0**self.log10_lam
 
     def data(self) -> tuple[Array, Array, Array, Array, Array]:
@@ -209,61 +258,20 @@ class SoftmaxSpec:
             theta = np.zeros_like(theta)
         return X, labels, X_test, test_labels, theta
 
-    def build(self) -> Case:
-        X, labels, X_test, test_labels, theta = self.data()
+    def case(self, X: Array, labels: Array, X_test: Array, test_labels: Array, theta: Array) -> Case:
+        """Return the problem with these data instead of its own."""
         C = self.classes
         inner, outer = SoftmaxCrossEntropy(X, labels, C), SoftmaxCrossEntropy(X_test, test_labels, C)
         problem = BilevelProblem(inner, outer, self.lam)
         return Case(problem, theta, self.lam, Softmax(X, labels, C), Softmax(X_test, test_labels, C))
 
+    def build(self) -> Case:
+        """Return the problem."""
+        return self.case(*self.data())
 
-@dataclass(frozen=True)
-class SpdSpec:
-    """Integers that make H ⪰ 0 with a given spectrum, λ = 10^log10_lam, and b. ‖H‖ = λ·10^log10_ratio."""
-
-    size: int = 4
-    rank: int = 10
-    spread: int = 2
-    log10_ratio: int = 2
-    log10_lam: int = 0
-    seed: int = 5
-
-    @property
-    def lam(self) -> float:
-        return 10.0**self.log10_lam
-
-    @property
-    def live(self) -> int:
-        """rank H."""
-        return min(self.rank, self.size)
-
-    @cached_property
-    def spectrum(self) -> Array:
-        """Eigenvalues of H, descending."""
-        live = 10.0 ** -(self.spread * np.arange(self.live) / max(1, self.live - 1))
-        return self.lam * 10.0**self.log10_ratio * np.concatenate([live, np.zeros(self.size - self.live)])
-
-    @property
-    def kappa(self) -> float:
-        """κ(H + λI)."""
-        return float((self.spectrum[0] + self.lam) / (self.spectrum[-1] + self.lam))
-
-    def hessian(self) -> Array:
-        Q = orthogonal(np.random.default_rng(self.seed), self.size)
-        H = (Q * self.spectrum) @ Q.T
-        return 0.5 * (H + H.T)
-
-    def A(self) -> Array:
-        """H + λI."""
-        return self.hessian() + self.lam * np.eye(self.size)
-
-    def G(self) -> Array:
-        """I + H/λ."""
-        return self.hessian() / self.lam + np.eye(self.size)
-
-    def b(self) -> Array:
-        """Right-hand side, drawn independently of the eigenvectors."""
-        return np.random.default_rng([self.seed, self.size]).standard_normal(self.size)
+    def describe(self) -> str:
+        """Return A at φ* and its spectrum."""
+        return self.build().describe()
 
 
 @dataclass(frozen=True)
@@ -299,7 +307,29 @@ class MlpSpec:
         return float(np.mean(1 + np.sum(X**2, axis=1)) * error * growth * sum(train.widths))
 
     def build(self) -> tuple[BilevelProblem, Array]:
+        """Return the problem and θ."""
         train, test, theta = self.losses()
         H = train.linearize(theta).hvp(np.eye(theta.size))
         lam = float(np.linalg.norm(H, 2) + np.linalg.norm(train.gradient(theta))) * 10.0**self.log10_lam
         return BilevelProblem(train, test, lam), theta
+
+    def describe(self) -> str:
+        """Return A at θ and its spectrum."""
+        problem, theta = self.build()
+        return describe_matrix("A", problem.curvature(theta).dense())
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkCase:
+    """What `MlpSpec` builds, with its name: a problem, θ, and the spec that is its `repr` in a failure."""
+
+    spec: MlpSpec
+    problem: BilevelProblem
+    theta: Array
+
+    def __repr__(self) -> str:
+        return f"NetworkCase of {self.spec!r}"
+
+
+ConvexSpec = RidgeSpec | SoftmaxSpec | LogisticSpec
+"""A spec with a convex train loss: `build()` returns a `Case`."""

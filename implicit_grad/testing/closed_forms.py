@@ -1,4 +1,4 @@
-"""Ridge and softmax regression written a second time, in plain dense NumPy: the oracles of the laws.
+"""Ridge, softmax and logistic regression written a second time, in plain dense NumPy: the oracles of the laws.
 
 Nothing here is shared with the package. Every function is analytic, so it also takes complex parameters: the
 imaginary part of f(x + ihv)/h is then a derivative without any subtraction.
@@ -22,13 +22,16 @@ class Ridge:
     y: Array
 
     def value(self, phi: Array) -> Any:
+        """Return the value."""
         r = self.X @ phi - self.y
         return 0.5 * np.mean(r * r)
 
     def gradient(self, phi: Array) -> Array:
+        """Return the gradient."""
         return np.mean(self.X * (self.X @ phi - self.y)[:, None], axis=0)
 
     def hessian(self, phi: Array) -> Array:
+        """Return the Hessian."""
         return np.einsum("ni,nj->ij", self.X, self.X) / len(self.y)
 
     def _residual_abs(self, phi: Array) -> Array:
@@ -57,6 +60,7 @@ class Ridge:
 
     @property
     def hessian_lipschitz(self) -> float:
+        """Lipschitz constant of the Hessian."""
         return 0.0
 
 
@@ -73,18 +77,22 @@ class Softmax:
         return z - z.real.max(axis=1, keepdims=True)
 
     def probabilities(self, phi: Array) -> Array:
+        """Return the softmax probabilities."""
         e = np.exp(self._logits(phi))
         return e / e.sum(axis=1, keepdims=True)
 
     def value(self, phi: Array) -> Any:
+        """Return the value."""
         z = self._logits(phi)
         return np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), self.labels])
 
     def gradient(self, phi: Array) -> Array:
+        """Return the gradient."""
         delta = self.probabilities(phi) - np.eye(self.n_classes)[self.labels]
         return np.einsum("np,nc->pc", self.X, delta).reshape(-1) / len(self.labels)
 
     def hessian(self, phi: Array) -> Array:
+        """Return the Hessian."""
         p = self.probabilities(phi)
         blocks = p[:, :, None] * np.eye(self.n_classes) - p[:, :, None] * p[:, None, :]
         H = np.einsum("na,nb,ncd->acbd", self.X, self.X, blocks) / len(self.labels)
@@ -122,11 +130,74 @@ class Softmax:
         return float(np.mean(np.linalg.norm(self.X, axis=1) ** 3) * 2**1.5 / (6 * 3**0.5))
 
 
-ClosedForm = Ridge | Softmax
+@dataclass(frozen=True, eq=False)
+class Logistic:
+    """Mean of log(1 + exp(−yᵢ xᵢᵀφ)) with labels y = ±1."""
+
+    X: Array
+    y: Array
+
+    def _margins(self, phi: Array) -> tuple[Array, Array]:
+        """Return z = −y·Xφ, and its positive part, real, by which exponentials are shifted."""
+        z = -self.y * (self.X @ phi)
+        return z, np.maximum(z.real, 0)
+
+    def probabilities(self, phi: Array) -> Array:
+        """σ(−yᵢ xᵢᵀφ): how wrong each sample is."""
+        z, shift = self._margins(phi)
+        high = np.exp(z - shift)
+        wrong: Array = high / (np.exp(-shift) + high)
+        return wrong
+
+    def value(self, phi: Array) -> Any:
+        """Return the loss."""
+        z, shift = self._margins(phi)
+        return np.mean(shift + np.log(np.exp(-shift) + np.exp(z - shift)))
+
+    def gradient(self, phi: Array) -> Array:
+        """Return ∇L."""
+        g: Array = -np.einsum("ni,n->i", self.X, self.y * self.probabilities(phi)) / len(self.y)
+        return g
+
+    def hessian(self, phi: Array) -> Array:
+        """Return ∇²L."""
+        p = self.probabilities(phi)
+        H: Array = np.einsum("ni,nj,n->ij", self.X, self.X, p * (1 - p)) / len(self.y)
+        return H
+
+    def value_abs(self, phi: Array) -> float:
+        """Sum of the sizes of the terms that make up the value."""
+        return float(np.mean(np.linalg.norm(self.X, axis=1)) * np.linalg.norm(phi) + np.log(2))
+
+    def gradient_abs(self, phi: Array) -> float:
+        """Sum of the sizes of the terms that make up the gradient, σ taken as 1."""
+        return float(np.mean(np.linalg.norm(self.X, axis=1)))
+
+    def gradient_rounding(self, phi: Array) -> float:
+        """What multiplies u in the rounding of the gradient: rounding in a margin z moves σ by |z|·σ."""
+        sizes = np.linalg.norm(self.X, axis=1)
+        return float(np.mean(sizes * (2 + sizes * np.linalg.norm(phi))))
+
+    def extended(self) -> Logistic:
+        """Return the same loss in extended precision."""
+        return Logistic(self.X.astype(np.longdouble), self.y)
+
+    @property
+    def curvature(self) -> float:
+        """Bound of the Hessian's largest eigenvalue, anywhere: σ(1 − σ) ≤ ¼."""
+        return float(0.25 * np.linalg.norm(self.X, 2) ** 2 / len(self.y))
+
+    @property
+    def hessian_lipschitz(self) -> float:
+        """Bound of the third derivative along unit vectors: |σ(1 − σ)(1 − 2σ)| ≤ 1/(6√3)."""
+        return float(np.mean(np.linalg.norm(self.X, axis=1) ** 3) / (6 * 3**0.5))
+
+
+ClosedForm = Ridge | Softmax | Logistic
 
 
 def minimiser(train: ClosedForm, lam: float, theta: Array) -> Array:
-    """argmin L(φ) + λ/2 ‖φ − θ‖²: QR of the stacked system for ridge, damped Newton otherwise."""
+    """Return argmin L(φ) + λ/2 ‖φ − θ‖²: QR of the stacked system for ridge, damped Newton otherwise."""
     if isinstance(train, Ridge):
         n, d = train.X.shape
         stacked = np.concatenate([train.X / n**0.5, lam**0.5 * np.eye(d)])
