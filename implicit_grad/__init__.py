@@ -2,6 +2,8 @@
 
 from implicit_grad.adapters import implicit_function as implicit_function
 from implicit_grad.adapters import outer_loss as outer_loss
+from implicit_grad.agreement import Agreement as Agreement
+from implicit_grad.agreement import agree as agree
 from implicit_grad.certificates import Certificate as Certificate
 from implicit_grad.certificates import Constants as Constants
 from implicit_grad.certificates import certify as certify

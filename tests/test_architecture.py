@@ -29,6 +29,7 @@ FLOORS = {
     "newton_root": 3,
     "estimators": 4,
     "adapters": 5,
+    "agreement": 5,
     "catalogue": 5,
     "certificates": 5,
     "implicit": 5,

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from implicit_grad.backend import to_numpy
+from implicit_grad.backend import Array, to_numpy
 from implicit_grad.results import Status, status_codes, statuses
+
+
+@dataclass(frozen=True, eq=False)
+class Resolution:
+    """What a difference quotient can tell, in the units of the gradient: `(...)` each.
+
+    Attributes
+    ----------
+    truncation : array
+        Change of the result between its step and twice its step: three times the leading error of a central rule.
+    noise : array
+        What residuals r of the solves and rounding may leave, with 1/λ for ‖A⁻¹‖.
+    """
+
+    truncation: Array
+    noise: Array
 
 
 def refused(status: Any, mask: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from implicit_grad import border
 from implicit_grad.backend import Array, epsilon, expand, namespace, norm
 from implicit_grad.estimators._nudged import Nudged
-from implicit_grad.estimators._verdict import refused
+from implicit_grad.estimators._verdict import Resolution, refused
 from implicit_grad.inner import InnerSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution, status_codes, statuses, worst_status
@@ -78,17 +78,45 @@ class ContrastiveGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the estimate; `inner.value` is the start of every solve, and φ(0) if one-sided."""
+        theta = expand(theta, tuple(inner.value.shape))
+        s, free, size, cost = self._strengths(problem, theta, inner)
+        return self._difference(problem, theta, inner, s, free, size, cost)[0]
+
+    def resolved(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> tuple[Estimate, Resolution]:
+        """Return the estimate, and what it can tell: its change from s to 2s, and λδ/s for the errors δ of φ(±s)."""
+        theta = expand(theta, tuple(inner.value.shape))
+        s, free, size, cost = self._strengths(problem, theta, inner)
+        fine, noise = self._difference(problem, theta, inner, s, free, size, cost)
+        coarse, _ = self._difference(problem, theta, inner, 2 * s, free, size, inner.cost)
+        both = fine.cost + coarse.cost + inner.cost.times(-1)  # the inner solve was paid once
+        estimate = replace(fine, cost=both, status=worst_status(coarse.status, fine.status))
+        return estimate, Resolution(norm(coarse.gradient - fine.gradient), noise)
+
+    def _strengths(
+        self, problem: BilevelProblem, theta: Array, inner: Solution[Any]
+    ) -> tuple[Array, Array, Array, Cost]:
+        """Return s, φ(0), ‖∇L_test(φ)‖ and the cost so far."""
+        phi = inner.value
+        size, cost = norm(problem.outer.gradient(phi)), inner.cost + Cost(gradients=1)
+        if self.strength is not None:
+            return namespace(phi).full_like(phi[..., 0], self.strength), phi, size, cost
+        rest = self.inner_solver(problem, theta, start=phi)
+        s = self._balanced(problem, theta, phi, size, rest.residual_norm)
+        return s, rest.value, size, cost + rest.cost
+
+    def _difference(
+        self,
+        problem: BilevelProblem,
+        theta: Array,
+        inner: Solution[Any],
+        s: Array,
+        free: Array,
+        size: Array,
+        cost: Cost,
+    ) -> tuple[Estimate, Array]:
+        """Difference the minima nudged by ±s; return what noise may be left in it, too."""
         phi = inner.value
         xp = namespace(phi)
-        theta = expand(theta, tuple(phi.shape))
-        b = problem.outer.gradient(phi)
-        cost, free = inner.cost + Cost(gradients=1), phi
-        if self.strength is None:
-            rest = self.inner_solver(problem, theta, start=phi)
-            cost, free = cost + rest.cost, rest.value
-            s = self._balanced(problem, theta, phi, norm(b), rest.residual_norm)
-        else:
-            s = xp.full_like(phi[..., 0], self.strength)
         sides = 2 if self.two_sided else 1
         signed = xp.stack([s, -s][:sides], axis=0)
         nudged = BilevelProblem(Nudged(problem.inner, problem.outer, signed), problem.outer, problem.lam)
@@ -96,15 +124,18 @@ class ContrastiveGradient:
         ahead, behind = run.value[0, ...], run.value[1, ...] if self.two_sided else free
         moved, span = behind - ahead, 2 * s if self.two_sided else s
         root = float(phi.shape[-1]) ** 0.5
-        lost = norm(moved) <= 10 * root * epsilon(phi) * (norm(phi) + norm(theta))
-        return Estimate(
-            gradient=(problem.lam_like(phi) / span)[..., None] * moved,
+        grain = root * epsilon(phi) * (norm(phi) + norm(theta))
+        lost = norm(moved) <= 10 * grain
+        lam = problem.lam_like(phi)
+        estimate = Estimate(
+            gradient=(lam / span)[..., None] * moved,
             inner=inner,
             linear=None,
             # Each call of a nudged objective is one of the train and one of the test loss.
             cost=cost + run.cost.times(2 * sides),
-            status=refused(_first_failure(inner, run, sides), lost & (norm(b) > 0)),
+            status=refused(_first_failure(inner, run, sides), lost & (size > 0)),
         )
+        return estimate, (2 / span) * (xp.max(run.residual_norm, axis=0) + lam * grain)
 
     def _balanced(self, problem: BilevelProblem, theta: Array, phi: Array, size: Array, residual: Array) -> Array:
         """Return the s at which the two errors of the difference are alike."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from implicit_grad import border
 from implicit_grad.backend import Array, dot, epsilon, expand, namespace, norm
-from implicit_grad.estimators._verdict import refused
+from implicit_grad.estimators._verdict import Resolution, refused
 from implicit_grad.inner import InnerSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution, status_codes, statuses, worst_status
@@ -73,6 +73,10 @@ class FiniteDifferenceGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the differences; `inner.value` is the start of every solve."""
+        return self.resolved(problem, theta, inner)[0]
+
+    def resolved(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> tuple[Estimate, Resolution]:
+        """Return the differences, and what they can tell: their change from h to 2h, and √d·η/h."""
         outer = _Outer(problem, expand(theta, tuple(inner.value.shape)), inner, self.inner_solver)
         trial = outer.trial()
         rule = trial.balanced_step()
@@ -87,13 +91,14 @@ class FiniteDifferenceGradient:
                 finer, _, _, other = outer.gradients(rule)
                 off = float(g.shape[-1]) ** 0.5 * (off + other / rule)
                 valid = valid & (_alike(norm(g - finer), g, off) | (rule >= h))
-        return Estimate(
+        estimate = Estimate(
             gradient=g,
             inner=inner,
             linear=None,
             cost=inner.cost + outer.cost,
             status=refused(worst_status(*outer.stages), ~valid),
         )
+        return estimate, Resolution(norm(coarse - g), float(g.shape[-1]) ** 0.5 * noise / h)
 
 
 def _alike(difference: Array, g: Array, off: Array) -> Array:
