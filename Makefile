@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 figures: setup
-	$(BIN)/implicit-grad reproduce all
+	$(BIN)/implicit-grad reproduce
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

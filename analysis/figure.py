@@ -7,22 +7,38 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from analysis import claims as ledger
+from analysis.claims import Claim
+from analysis.study import Study
 from implicit_grad import storage
 from implicit_grad.backend import Backend
 from implicit_grad.errors import ArgumentError, DataNotFound
-from implicit_grad.sweep import ErrorSweep
 
 SEED = 20191204
 """Default seed of tasks and parameters; the day iMAML was presented."""
 
-STEMS = ("error_vs_inner_accuracy", "error_vs_lambda", "error_vs_cg_iterations")
+DEFAULT = ("error_vs_inner_accuracy", "error_vs_lambda", "error_vs_cg_iterations")
+"""The figures of the README: what is drawn when nobody says which."""
+
+STEMS = (
+    *DEFAULT,
+    "error_vs_spectrum",
+)
+"""All figures, in the order in which `all` draws them."""
+
+_READING = """Lines are medians over tasks, bands the 10 to 90 % quantiles. Reference: φ* by Newton from the
+last iterate of gradient descent, g* by dense Cholesky with refinement."""
+
+
+def _no_claims(tables: Mapping[str, Any]) -> list[Claim]:
+    return []
 
 
 @dataclass(frozen=True)
@@ -34,14 +50,20 @@ class Figure:
     stem : str
         Name of the script and of its files.
     sweeps : callable
-        `(quick, seed) → {panel name: ErrorSweep}`.
+        `(quick, seed) → {panel name: Study}`; an `ErrorSweep` is one.
     draw : callable
         `{panel name: Dataset} → matplotlib Figure`.
+    claims : callable
+        `{panel name: Dataset} → list of Claim`: what the figure asserts, measured.
+    reading : str
+        How to read lines and bands, and what the errors refer to; the end of the caption.
     """
 
     stem: str
-    sweeps: Callable[[bool, int], Mapping[str, ErrorSweep]]
+    sweeps: Callable[[bool, int], Mapping[str, Study]]
     draw: Callable[[Mapping[str, Any]], Any]
+    claims: Callable[[Mapping[str, Any]], list[Claim]] = field(default=_no_claims, kw_only=True)
+    reading: str = field(default=_READING, kw_only=True)
 
     def reproduce(
         self,
@@ -52,10 +74,11 @@ class Figure:
         replot: bool = False,
         progress: Any = None,
         backend: str | Backend | None = None,
+        paper: str = "page",
     ) -> list[Path]:
         """Run the sweeps (or read their results with `replot`), draw, and return the files written.
 
-        `backend` is where the sweeps compute; nothing falls back to the host.
+        `backend` is where the sweeps compute; nothing falls back to the host. `paper` is a key of `plot.PAPERS`.
         """
         from implicit_grad import plot  # matplotlib is slow to load: only once there is something to draw
 
@@ -72,8 +95,9 @@ class Figure:
             )
             tables[panel].attrs["seconds"] = round(time.perf_counter() - began, 2)
             storage.save(tables[panel], path)
-        with plot.house_style():
+        with plot.house_style(plot.PAPERS[paper]):
             files = list(plot.save_figure(self.draw(tables), out / self.stem))
+        ledger.save(self.claims(tables), results / f"{self.stem}.json", stem=self.stem, seed=seed, quick=quick)
         caption = out / f"{self.stem}.md"
         with storage.atomic_target(caption) as target:
             target.write_text(self.caption(tables), encoding="utf-8")
@@ -85,11 +109,10 @@ class Figure:
         lines = [f"# {self.stem}", "", inspect.cleandoc(module.__doc__ or ""), "", "What was run:", ""]
         for panel, table in tables.items():
             lines.append(f"- **{panel}**: {_what_ran(table)}")
-        lines += [
-            "",
-            "Lines are medians over tasks, bands the 10 to 90 % quantiles. Reference: φ* by Newton from the",
-        ]
-        lines += ["last iterate of gradient descent, g* by dense Cholesky with refinement.", ""]
+        measured = self.claims(tables)
+        if measured:
+            lines += ["", "What was measured:", "", *(f"- {claim}." for claim in measured)]
+        lines += ["", self.reading, ""]
         return "\n".join(lines)
 
     def _stored(self, path: Path) -> Any:
@@ -100,6 +123,8 @@ class Figure:
 
 
 def _what_ran(table: Any) -> str:
+    if "ran" in table.attrs:
+        return str(table.attrs["ran"])
     steps = [f"{k:.0f}" if np.isfinite(k) else "∞ (φ*)" for k in table.inner_steps.values]
     lams = [f"{lam:.3g}" for lam in table.lam.values]
     kappa = table.condition.values

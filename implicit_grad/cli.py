@@ -19,8 +19,8 @@ except ImportError:
 class Reproduce:
     """Draw figures: run their sweeps and write PDF, PNG and results."""
 
-    figures: tyro.conf.Positional[tuple[str, ...]] = ("all",)
-    """Names of figures, or all."""
+    figures: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names of figures, or all; default: those of the README."""
     quick: bool = False
     """Few tasks and short runs: a look, not a result."""
     seed: int | None = None
@@ -29,6 +29,8 @@ class Reproduce:
     """Folder for the figures; sweeps go to its subfolder results."""
     replot: bool = False
     """Draw from the stored sweeps, computing nothing."""
+    paper: Literal["page", "neurips", "icml", "icml-wide", "jmlr"] = "page"
+    """Whose text width and type size the figures shall have."""
     backend: str | None = None
     """Where to compute: numpy or cupy; default: IMPLICIT_GRAD_BACKEND, else numpy."""
 
@@ -40,7 +42,7 @@ class Reproduce:
 
         # Before any file is touched: a device that is not there is an error, not a reason to use another.
         place = None if self.replot else get_backend(self.backend)
-        stems = analysis.STEMS if "all" in self.figures or not self.figures else self.figures
+        stems = analysis.STEMS if "all" in self.figures else self.figures or analysis.DEFAULT
         chosen = [analysis.figure(stem) for stem in stems]
         check_writable(self.out)
         seed = analysis.SEED if self.seed is None else self.seed
@@ -54,6 +56,7 @@ class Reproduce:
                     seed=seed,
                     replot=self.replot,
                     backend=place,
+                    paper=self.paper,
                     progress=lambda stage, stem=each.stem: bar.set_description(f"{stem}: {stage}"),
                 )
                 bar.update()

@@ -50,7 +50,7 @@ FLOORS = {
 FENCES = {
     "autograd": ("objectives/autodiff", "objectives/_primitive.py", "objectives/_device"),
     "cupy": ("backend.py",),
-    "matplotlib": ("plot.py",),
+    "matplotlib": ("plot/",),
     "tyro": ("cli.py",),
     "bokeh": ("explorer/",),
     "hypothesis": ("testing/",),

@@ -25,13 +25,14 @@ def tiny(monkeypatch):
         monkeypatch.setitem(analysis.panels.PANELS, name, panel)
 
 
-@pytest.mark.parametrize("stem", figures.STEMS)
+@pytest.mark.parametrize("stem", figures.DEFAULT)
 def test_every_figure_is_drawn_stored_and_captioned(tiny, tmp_path, stem, capsys):
     cli.main(["reproduce", stem, "--quick", "--out", str(tmp_path), "--seed", "7"])
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {f"{stem}.pdf", f"{stem}.png", f"{stem}.md", "results"}
     assert {p.name for p in (tmp_path / "results").iterdir()} == {
-        f"{stem}.{panel}.nc" for panel in ("ridge", "sinusoid", "digits")
+        f"{stem}.json",
+        *(f"{stem}.{panel}.nc" for panel in ("ridge", "sinusoid", "digits")),
     }
     caption = (tmp_path / f"{stem}.md").read_text(encoding="utf-8")
     assert "Claim." in caption

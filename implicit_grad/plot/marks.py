@@ -1,77 +1,36 @@
-"""Paper-style error plots. The only module that imports matplotlib."""
+"""What stands in a panel: medians with bands, bounds, floors, slope triangles, and the slopes themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 
-from implicit_grad.storage import atomic_target
-
-FLOOR = 1e-17
-"""Errors below this are drawn here: a logarithmic axis has no zero."""
-
-RC: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.5,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3.5,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "implicit_grad",
-    "figure.dpi": 100,
-}
+from implicit_grad.plot.style import FLOOR, Style, style_of
 
 
-@dataclass(frozen=True)
-class Style:
-    """How one estimator is drawn, in every figure alike."""
+def geometric_quantiles(values: Any, quantiles: tuple[float, ...]) -> Any:
+    """Quantiles over the last axis, interpolated on a logarithmic scale: `(len(quantiles), n)`.
 
-    color: str
-    marker: str
-    zorder: float = 2.0
-
-
-# Okabe and Ito's colours: told apart by colour-blind readers and in grey print (markers help).
-STYLES = {
-    "exact inversion": Style("#000000", "s", 3.0),
-    "CG-2": Style("#56B4E9", "v"),
-    "CG-5": Style("#0072B2", "D"),
-    "CG-10": Style("#009E73", "^"),
-    "unrolled": Style("#E69F00", "o", 2.5),
-    "unrolled (plain)": Style("#D55E00", "X"),
-    "first-order": Style("#CC79A7", "P"),
-}
-SERIES = ("#000000", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#56B4E9")
-
-
-def style_of(label: str) -> Style:
-    """Return the style of an estimator label; unknown labels get a stable one of their own."""
-    known = STYLES.get(label)
-    return known or Style(SERIES[sum(map(ord, label)) % len(SERIES)], "o")
-
-
-@contextmanager
-def house_style() -> Iterator[None]:
-    """Draw with the house's settings, leaving the caller's untouched."""
-    with mpl.rc_context(RC):
-        yield
+    NaN are left out; where all are NaN, so is the quantile. Between two order statistics a < b the result is
+    a·(b/a)^t, so that the quantiles of 1/x are those of x turned around.
+    """
+    ordered = np.sort(np.asarray(values, dtype=float), axis=-1)  # NaN last
+    count = np.isfinite(ordered).sum(axis=-1)
+    found = []
+    for q in quantiles:
+        place = q * np.maximum(count - 1, 0)
+        # 0.1·100 is a little more than 10: that order statistic is meant, not one beside it.
+        place = np.where(np.abs(place - np.rint(place)) < 1e-9, np.rint(place), place)
+        below, above = (
+            np.take_along_axis(ordered, end(place).astype(int)[..., None], axis=-1)[..., 0]
+            for end in (np.floor, np.ceil)
+        )
+        share = place - np.floor(place)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            between = np.where(share > 0, below * (above / below) ** share, below)
+        found.append(np.where(count > 0, between, np.nan))
+    return np.stack(found)
 
 
 def band(
@@ -85,7 +44,7 @@ def band(
     linestyle: str = "-",
     markevery: int = 1,
 ) -> Any:
-    """Draw the median over tasks with its 10–90 % band.
+    """Draw the median over tasks with its 10–90 % band, both as geometric quantiles.
 
     Parameters
     ----------
@@ -112,7 +71,7 @@ def band(
     shown = np.isfinite(values).mean(axis=1) > 0.5
     low, middle, high = (np.full(len(values), np.nan) for _ in range(3))
     if shown.any():
-        low[shown], middle[shown], high[shown] = np.nanquantile(values[shown], (0.1, 0.5, 0.9), axis=1)
+        low[shown], middle[shown], high[shown] = geometric_quantiles(values[shown], (0.1, 0.5, 0.9))
     x = np.asarray(x, dtype=float)
     ax.plot([], [], color=style.color, marker=style.marker, linestyle=linestyle, label=label)  # the legend's sample
     (line,) = ax.plot(x, middle, color=style.color, label="_", zorder=style.zorder, linestyle=linestyle)
@@ -141,6 +100,31 @@ def floor_line(ax: Any, level: float, label: str) -> Any:
     return ax.axhline(level, color="0.35", linestyle=":", linewidth=0.9, label=label, zorder=1)
 
 
+def slope_triangle(ax: Any, corner: tuple[float, float], exponent: float, *, decades: float = 1.0) -> Any:
+    """Draw a right triangle whose hypotenuse has the given slope on doubly logarithmic axes, with the exponent on it.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        With two logarithmic axes.
+    corner : tuple of float
+        Where the hypotenuse starts, in data coordinates.
+    exponent : float
+    decades : float
+        Width; negative ones lead to the left.
+    """
+    x, y = corner
+    x_end = x * 10.0**decades
+    y_end = y * 10.0 ** (decades * exponent)
+    (line,) = ax.plot([x, x_end, x_end, x], [y, y, y_end, y], color="0.3", linewidth=0.8, zorder=1.5)
+    ax.annotate(
+        f"{exponent:g}", (x_end, float(np.sqrt(y * y_end))), textcoords="offset points",
+        xytext=(3 if decades > 0 else -3, 0), ha="left" if decades > 0 else "right", va="center", fontsize=7,
+        color="0.3",
+    )  # fmt: skip
+    return line
+
+
 def fitted_slope(x: Any, y: Any, *, low: float, high: float) -> tuple[float, float]:
     """Exponent p and factor c of y = c·xᵖ, by least squares over the points with low < x < high and y > 1e-12.
 
@@ -165,34 +149,3 @@ def fitted_slope(x: Any, y: Any, *, low: float, high: float) -> tuple[float, flo
     from_x, from_y = log_x - np.nanmean(log_x, axis=0), log_y - np.nanmean(log_y, axis=0)
     slope = float(np.nansum(from_x * from_y) / np.nansum(from_x**2))
     return slope, float(np.exp(np.median(np.nanmean(log_y - slope * log_x, axis=0))))
-
-
-def panel_title(ax: Any, index: int, title: str = "") -> None:
-    """Put (a), (b), … at the upper left of the axes and the title at the right."""
-    ax.set_title(f"({'abcdefghij'[index]})", loc="left", fontweight="bold")
-    ax.set_title(title, loc="right")
-
-
-def hollow_key(ax: Any, label: str = "hollow: H + λI indefinite") -> None:
-    """Explain hollow markers in the legend."""
-    ax.plot([], [], linestyle="none", marker="o", color="0.35", markerfacecolor="white", label=label)
-
-
-def shared_legend(figure: Any, axes: Any, *, columns: int) -> Any:
-    """One legend under the panels, each label once."""
-    entries: dict[str, Any] = {}
-    for ax in axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    return figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
-
-
-def save_figure(figure: Any, stem: Path) -> tuple[Path, Path]:
-    """Write `stem`.pdf and `stem`.png, atomically and with the same bytes for the same figure."""
-    pdf, png = stem.with_suffix(".pdf"), stem.with_suffix(".png")
-    with atomic_target(pdf) as target:
-        figure.savefig(target, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    with atomic_target(png) as target:
-        figure.savefig(target, format="png", dpi=200, metadata={"Software": None})
-    plt.close(figure)
-    return pdf, png

@@ -1,0 +1,86 @@
+"""Panels, their titles and legends, and files with the same bytes for the same figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from implicit_grad.storage import atomic_target
+
+_NARROWEST = 1.5
+"""Inches: panels that would be narrower are stacked."""
+
+
+def grid(
+    panels: int, rows: int = 1, *, height: float | None = None, ratios: tuple[float, ...] | None = None
+) -> tuple[Any, Any]:
+    """Return a figure as wide as the current style's, and its axes `(rows, panels)`.
+
+    Panels stand side by side, or one under the other where the paper is too narrow for that: the axes come in the
+    same order either way. Call it inside `house_style`.
+
+    Parameters
+    ----------
+    panels, rows : int
+        Columns that are problems, and the axes that each of them has.
+    height : float, optional
+        Inches of one panel with all its rows, without the legend; default: 0.85 of its width and row.
+    ratios : tuple of float, optional
+        Heights of the rows of one panel.
+    """
+    width = plt.rcParams["figure.figsize"][0]
+    stacked = panels > 1 and width / panels < _NARROWEST
+    columns = 1 if stacked else panels
+    tall = (rows * max(1.9, 0.85 * width / columns) if height is None else height) * (panels if stacked else 1)
+    ratios = (ratios or (1.0,) * rows) * (panels if stacked else 1)
+    figure, axes = plt.subplots(
+        len(ratios),
+        columns,
+        figsize=(width, tall + 0.7),
+        layout="constrained",
+        squeeze=False,
+        gridspec_kw={"height_ratios": ratios},
+    )
+    return figure, np.reshape(axes, (panels, rows)).T if stacked else axes
+
+
+def note(ax: Any, text: str, x: float = 0.03, y: float = 0.04) -> Any:
+    """Put a measured number into a panel, in axes fractions; right of the middle it ends at x, above it at y."""
+    return ax.text(
+        x, y, text, transform=ax.transAxes, color="0.25", ha="left" if x < 0.5 else "right",
+        va="bottom" if y < 0.5 else "top", fontsize=plt.rcParams["legend.fontsize"],
+    )  # fmt: skip
+
+
+def panel_title(ax: Any, index: int, title: str = "") -> None:
+    """Put (a), (b), … at the upper left of the axes and the title at the right."""
+    ax.set_title(f"({'abcdefghij'[index]})", loc="left", fontweight="bold")
+    ax.set_title(title, loc="right")
+
+
+def hollow_key(ax: Any, label: str = "hollow: H + λI indefinite") -> None:
+    """Explain hollow markers in the legend."""
+    ax.plot([], [], linestyle="none", marker="o", color="0.35", markerfacecolor="white", label=label)
+
+
+def shared_legend(figure: Any, axes: Any, *, columns: int) -> Any:
+    """One legend under the panels, each label once."""
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    return figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+
+
+def save_figure(figure: Any, stem: Path) -> tuple[Path, Path]:
+    """Write `stem`.pdf and `stem`.png, atomically and with the same bytes for the same figure."""
+    pdf, png = stem.with_suffix(".pdf"), stem.with_suffix(".png")
+    with atomic_target(pdf) as target:
+        figure.savefig(target, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    with atomic_target(png) as target:
+        figure.savefig(target, format="png", dpi=200, metadata={"Software": None})
+    plt.close(figure)
+    return pdf, png
