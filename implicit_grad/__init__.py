@@ -47,6 +47,7 @@ from implicit_grad.inner import LBFGS as LBFGS
 from implicit_grad.inner import SGD as SGD
 from implicit_grad.inner import Adam as Adam
 from implicit_grad.inner import Continuation as Continuation
+from implicit_grad.inner import Distance as Distance
 from implicit_grad.inner import GradientDescent as GradientDescent
 from implicit_grad.inner import HeavyBall as HeavyBall
 from implicit_grad.inner import InnerSolver as InnerSolver

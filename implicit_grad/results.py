@@ -163,6 +163,8 @@ class Path:
         What such a run would have cost, leaving out what recording costs.
     starts_at_theta : bool
         Whether the run began at θ, so that its first point moves with θ.
+    taken : (...) int array or None
+        Steps after which each problem stood still, where a tolerance may have stopped it before the last.
     """
 
     steps: tuple[int, ...]
@@ -172,6 +174,7 @@ class Path:
     codes: np.ndarray[Any, Any] | None = None
     costs: tuple[Cost, ...] = ()
     starts_at_theta: bool = True
+    taken: Array | None = None
 
     def index(self, step: int) -> int:
         """Return the position of `step`.

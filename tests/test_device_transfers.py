@@ -107,14 +107,14 @@ def test_memory_of_a_device_is_not_measured_on_the_host():
 
 def test_the_counts_can_fail(monkeypatch):
     """Descent that looks at its mask, and conjugate gradient that looks at its own, are seen at every step."""
-    from implicit_grad.inner import gradient_descent
+    from implicit_grad.inner import _first_order
     from implicit_grad.linear import cg
 
     _, _, device, there = pair("least squares")
     method = MetaGradient(GradientDescent(0.01, 5), ImplicitGradient(CG(5)))
     few = _traffic(lambda: method(device, there))
     with monkeypatch.context() as patch:
-        patch.setattr(gradient_descent, "device_of", lambda x: None)
+        patch.setattr(_first_order, "device_of", lambda x: None)
         assert _traffic(lambda: method(device, there))[0] == few[0] + 5
     with monkeypatch.context() as patch:
         patch.setattr(cg, "look_again", lambda active, step, *, tolerance: bool(DOUBLE.xp.any(active)))

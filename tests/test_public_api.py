@@ -68,6 +68,7 @@ SETTINGS = {
     "step_size": 0.1,
     "steps": 7,
     "strength": 1e-3,
+    "tolerance": 1e-3,
 }
 """Values for settings without a default, by name. A strategy with a new one fails below until it stands here."""
 

@@ -14,6 +14,7 @@ from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.errors import ArgumentError
 from implicit_grad.inner import GradientDescent
 from implicit_grad.inner._step_size import step_sizes
+from implicit_grad.inner.gradient_descent import step_by_step
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution
 
@@ -68,14 +69,18 @@ class CheckpointedGradient:
         state = {"v": problem.outer.gradient(inner.value), "g": xp.zeros_like(theta)}
         spent = {"gradients": 1, "hvps": 0}
 
-        def advance(phi: Array, steps: int) -> Array:
-            spent["gradients"] += steps
-            return solver.advance(problem, theta, phi, alpha, steps)
+        alphas = step_by_step(alpha, inner)
 
-        def pull(phi: Array) -> None:
+        def advance(at: tuple[int, Array], steps: int) -> tuple[int, Array]:
+            spent["gradients"] += steps
+            first, phi = at
+            return first + steps, solver.advance(problem, theta, phi, alphas, range(first, first + steps))
+
+        def pull(at: tuple[int, Array]) -> None:
+            step, phi = at
             if not spent["hvps"]:  # the last step comes first
-                self._check_end(inner, advance(phi, 1))
-            state["v"], gained = solver.pull_step(problem, phi, alpha, state["v"])
+                self._check_end(inner, advance(at, 1)[1])
+            state["v"], gained = solver.pull_step(problem, phi, alphas(step), state["v"])
             spent["gradients"] += 1
             spent["hvps"] += 1
             if gained is not None:
@@ -83,7 +88,7 @@ class CheckpointedGradient:
 
         K = solver.steps
         slots = isqrt(max(K - 1, 0)) + 1 if self.checkpoints is None else self.checkpoints
-        reverse_binomially(theta, K, slots, advance, pull)
+        reverse_binomially((0, theta), K, slots, advance, pull)
         if not K:
             self._check_end(inner, theta)
         cost = inner.cost + extra + Cost(gradients=spent["gradients"], hvps=spent["hvps"])

@@ -9,6 +9,7 @@ from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentError
 from implicit_grad.inner import GradientDescent
 from implicit_grad.inner._step_size import step_sizes
+from implicit_grad.inner.gradient_descent import step_by_step
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution
 
@@ -54,11 +55,12 @@ class ForwardModeGradient:
         rows += xp.reshape(xp.eye(d, dtype=theta.dtype), (d, *ones, d))
         start, phi = rows, theta
         lam = problem.lam_like(theta)[..., None]
-        for _ in range(solver.steps):
-            rows, _ = solver.pull_step(problem, phi, alpha, rows)
+        alphas = step_by_step(alpha, inner)
+        for step in range(solver.steps):
+            rows, _ = solver.pull_step(problem, phi, alphas(step), rows)
             if solver.proximal:
-                rows = rows + alpha[..., None] * lam * start
-            phi = solver.advance(problem, theta, phi, alpha, 1)
+                rows = rows + alphas(step)[..., None] * lam * start
+            phi = solver.advance(problem, theta, phi, alphas, range(step, step + 1))
         gradient = xp.moveaxis(xp.sum(rows * problem.outer.gradient(phi), axis=-1), 0, -1)
         spent = extra + Cost(gradients=2 * solver.steps + 1, hvps=d * solver.steps)
         return Estimate(gradient, inner, None, inner.cost + spent, inner.status)

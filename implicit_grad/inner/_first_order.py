@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from implicit_grad.backend import Array, device_of, namespace, norm, to_numpy
-from implicit_grad.inner._protocol import attainable, gradient_scale, start_point
+from implicit_grad.inner._protocol import gradient_scale, start_point
 from implicit_grad.inner._recording import check_memory, kept_steps
+from implicit_grad.inner.stopping import Distance, Stop
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Path, Solution, Status, statuses
 
@@ -24,7 +25,12 @@ class Rule(Protocol):
 
     @property
     def at_iterate(self) -> bool:
-        """Whether the gradients it takes are those of G at the iterates."""
+        """Whether the gradients it takes are those at the iterates."""
+        ...
+
+    @property
+    def proximal(self) -> bool:
+        """Whether they are gradients of G, or of the train loss alone."""
         ...
 
     def start(self, phi: Array) -> State:
@@ -47,6 +53,8 @@ class Rule(Protocol):
 class FullGradient:
     """∇L and ∇G from all samples: the gradient of a rule that is not stochastic."""
 
+    proximal = True
+
     def __init__(self, problem: BilevelProblem, theta: Array) -> None:
         self.problem, self.theta = problem, theta
         self.lam = problem.lam_like(theta)[..., None]
@@ -54,7 +62,13 @@ class FullGradient:
     def gradient(self, point: Array, step: int = 0) -> tuple[Array, Array]:
         """Return ∇L(φ) and ∇L(φ) + λ(φ − θ)."""
         loss = self.problem.inner.gradient(point)
-        return loss, loss + self.lam * (point - self.theta)
+        return loss, self.pulled(loss, point)
+
+    def pulled(self, loss: Array, point: Array) -> Array:
+        """Return ∇G(φ) from ∇L(φ)."""
+        pull = point - self.theta
+        pull *= self.lam
+        return loss + pull
 
 
 def descend(
@@ -67,10 +81,11 @@ def descend(
     alpha: Array,
     extra: Cost,
     rtol: float = 0.0,
+    distance: Distance | float | None = None,
 ) -> Solution[Any]:
     """Run `solver.steps` steps of a rule, recording what `solver.record` says.
 
-    A problem whose gradient meets the tolerance stops at the point where it was taken; one whose next iterate is not
+    A problem whose gradient meets the tolerances stops at the point where it was taken; one whose next iterate is not
     finite is frozen at its last. The numbers of the others do not change.
 
     Parameters
@@ -83,14 +98,23 @@ def descend(
     kept = kept_steps(solver.record, solver.steps)
     check_memory(theta, len(kept))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        run = _Run(problem, theta, rule, rtol, kept)
+        run = _Run(problem, theta, rule, Stop(problem, theta, rtol, distance), kept)
         run.go(rule.start(start_point(problem, theta, start)), solver.steps, namespace(alpha).isfinite(alpha))
     path = None
     if kept:
         path = run.path(alpha, extra, start is None)
-    residual, codes = run.end.residual, run.codes(run.end)
-    cost = extra + Cost(gradients=run.asked + run.looked)
+    residual, codes = run.end.residual, run.codes([run.end])[0]
+    cost = extra + Cost(gradients=run.asked + run.looked) + run.verdicts
     return Solution(run.phi, residual, run.taken, statuses(codes), solver, path, cost)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Sizes of one gradient: that of G, what it is small against, and that of the rule's own."""
+
+    residual: Array
+    scale: Array
+    own: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,44 +122,48 @@ class _End:
     """What decides how a run that stops here has ended."""
 
     residual: Array
-    tolerance: Array
+    own: Array
+    reached: Array
+    met: Array
     alive: Array
 
 
 class _Run:
     """One run while it lasts."""
 
-    def __init__(self, problem: BilevelProblem, theta: Array, rule: Rule, rtol: float, kept: tuple[int, ...]) -> None:
-        self.problem, self.theta, self.rule, self.rtol, self.kept = problem, theta, rule, rtol, kept
+    def __init__(self, problem: BilevelProblem, theta: Array, rule: Rule, stop: Stop, kept: tuple[int, ...]) -> None:
+        self.problem, self.theta, self.rule, self.stop, self.kept = problem, theta, rule, stop, kept
         self.full, self.wanted = FullGradient(problem, theta), frozenset(kept)
         self.points: Array = None
         self.ends: list[_End] = []
         self.asked = self.looked = 0  # gradients of the method, and of the recording alone
+        self.verdicts = Cost()
 
     def go(self, state: State, steps: int, alive: Array) -> None:
-        xp = namespace(self.theta)
+        xp, stop = namespace(self.theta), self.stop
         active, taken = alive, xp.zeros(alive.shape, dtype=xp.int64)
         for step in range(steps + 1):
             last = step == steps
             where = state[0] if last else self.rule.point(state)
             loss, gradient = (self.full if last else self.rule).gradient(where, step)
             self.asked += 1
-            residual, scale = norm(gradient), gradient_scale(self.problem, where, self.theta, loss)
+            if stop.asked or last or step == 0 or step in self.wanted:
+                seen = self._seen(where, loss, gradient)
             if step == 0:
-                self.first = residual, scale
-            if step in self.wanted:
+                self.first = seen
+            if last or step in self.wanted:
                 exact = last or self.rule.at_iterate
-                seen = (residual, scale) if exact else self._look(state[0])
-                self._keep(state[0], self._end(state[0], *seen, alive))
+                self.end = self._end(state[0], seen if exact else self._look(state[0]), alive)
+                if step in self.wanted:
+                    self._keep(state[0], self.end)
             if last:
-                self.end = self._end(state[0], residual, scale, alive)
                 break
-            if self.rtol > 0:
-                done = active & (residual <= self.rtol * scale)
+            if stop.asked:
+                done = active & stop.reached(seen.residual, seen.scale)
                 state, active = self._settled(done, where, state), active & ~done
                 if not bool(xp.any(active)):
                     # Whatever stands still was looked at just now.
-                    self.end = self._end(state[0], residual, scale, alive)
+                    self.end = self._end(state[0], seen, alive)
                     for _ in self.kept[len(self.ends) :]:
                         self._keep(state[0], self.end)
                     break
@@ -161,18 +189,25 @@ class _Run:
         where, rows = namespace(mask).where, mask[..., None]
         return tuple(where(rows, a, b) for a, b in zip(one, other, strict=True))
 
-    def _look(self, phi: Array) -> tuple[Array, Array]:
-        self.looked += 1
-        loss, gradient = self.full.gradient(phi)
-        return norm(gradient), gradient_scale(self.problem, phi, self.theta, loss)
+    def _seen(self, where: Array, loss: Array, gradient: Array) -> _Seen:
+        if self.rule.proximal:
+            residual = norm(gradient)
+            return _Seen(residual, gradient_scale(self.problem, where, self.theta, loss), residual)
+        own = norm(loss)
+        return _Seen(norm(self.full.pulled(loss, where)), own, own)
 
-    def _end(self, phi: Array, residual: Array, scale: Array, alive: Array) -> _End:
-        """Add what rounding leaves of a residual to the tolerance, where the loss can size it without a product."""
-        tolerance = self.rtol * scale
-        if self.rtol > 0 and hasattr(self.problem.inner, "gradient_terms"):
-            floor = attainable(self.problem, phi, self.theta)
-            tolerance = namespace(phi).where(floor > tolerance, floor, tolerance)
-        return _End(residual, tolerance, alive)
+    def _look(self, phi: Array) -> _Seen:
+        self.looked += 1
+        return self._seen(phi, *self.full.gradient(phi))
+
+    def _end(self, phi: Array, seen: _Seen, alive: Array) -> _End:
+        stop = self.stop
+        if not stop.asked:
+            never = namespace(alive).zeros_like(alive)
+            return _End(seen.residual, seen.own, never, never, alive)
+        self.verdicts += stop.verdict_cost
+        met = stop.met(seen.residual, seen.scale, stop.floor(phi))
+        return _End(seen.residual, seen.own, stop.reached(seen.residual, seen.scale), met, alive)
 
     def _keep(self, phi: Array, end: _End) -> None:
         if self.points is None:
@@ -180,25 +215,35 @@ class _Run:
         self.points[len(self.ends), ...] = phi
         self.ends.append(end)
 
-    def codes(self, at: _End) -> np.ndarray[Any, Any]:
-        """Status codes of runs that end like this."""
-        live, end, tolerance = to_numpy(at.alive), to_numpy(at.residual), to_numpy(at.tolerance)
-        first, first_scale = (to_numpy(each) for each in self.first)
-        codes = np.full(live.shape, (Status.MAX_STEPS if self.rtol > 0 else Status.BUDGET_SPENT).code)
+    def codes(self, ends: list[_End]) -> np.ndarray[Any, Any]:
+        """Status codes of runs that end like these: `(len(ends), ...)`, fetched from a device together."""
+        stack = namespace(self.theta).stack
+        own, reached, met, live = (
+            to_numpy(stack([getattr(end, name) for end in ends], axis=0))
+            for name in ("own", "reached", "met", "alive")
+        )
+        first, scale = to_numpy(self.first.own), to_numpy(self.first.scale)
+        codes = np.full(
+            live.shape, (Status.MAX_STEPS if self.stop.asked else Status.BUDGET_SPENT).code, dtype=np.int8
+        )
         with np.errstate(over="ignore", invalid="ignore"):
-            codes[(end <= tolerance) & (self.rtol > 0)] = Status.CONVERGED.code
-            codes[~live | (end > _BLOWN_UP * np.maximum(first, first_scale))] = Status.DIVERGED.code
-        codes[~np.isfinite(first)] = Status.NONFINITE.code
-        return codes.astype(np.int8)
+            # It has stopped, and yet rounding alone may leave more than the distance allows.
+            codes[reached] = Status.STAGNATED.code
+            codes[met] = Status.CONVERGED.code
+            # Descent never multiplies the gradient by a million: such a run is on its way to infinity.
+            codes[~live | (own > _BLOWN_UP * np.maximum(first, scale))] = Status.DIVERGED.code
+        codes[np.broadcast_to(~np.isfinite(first), codes.shape)] = Status.NONFINITE.code
+        return codes
 
     def path(self, alpha: Array, extra: Cost, starts_at_theta: bool) -> Path:
-        xp = namespace(self.theta)
+        xp, verdict = namespace(self.theta), self.stop.verdict_cost
         return Path(
             self.kept,
             self.points,
             xp.stack([end.residual for end in self.ends], axis=0),
             alpha,
-            codes=np.stack([self.codes(end) for end in self.ends]),
-            costs=tuple(extra + Cost(gradients=min(step + 1, self.asked)) for step in self.kept),
+            codes=self.codes(self.ends),
+            costs=tuple(extra + Cost(gradients=min(step + 1, self.asked)) + verdict for step in self.kept),
             starts_at_theta=starts_at_theta,
+            taken=self.taken if self.stop.asked else None,
         )

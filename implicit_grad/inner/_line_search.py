@@ -8,6 +8,7 @@ import numpy as np
 
 from implicit_grad.backend import Array, dot, epsilon, namespace, norm, to_numpy
 from implicit_grad.inner._protocol import attainable, gradient_scale
+from implicit_grad.inner.stopping import Stop
 from implicit_grad.linear import Operator
 from implicit_grad.problem import BilevelProblem
 
@@ -18,8 +19,8 @@ _ARMIJO = 1e-4
 class Iterate:
     """Current iterates with everything known about them."""
 
-    def __init__(self, problem: BilevelProblem, theta: Array, phi: Array, rtol: float) -> None:
-        self.problem, self.theta, self.rtol = problem, theta, rtol
+    def __init__(self, problem: BilevelProblem, theta: Array, phi: Array, stop: Stop) -> None:
+        self.problem, self.theta, self.stop = problem, theta, stop
         self.move_to(phi)
 
     def move_to(self, phi: Array) -> None:
@@ -32,17 +33,16 @@ class Iterate:
             self.value = linearization.value + 0.5 * lam * dot(step, step)
             self.gradient = linearization.gradient + lam[..., None] * step
             self.residual = norm(self.gradient)
-            scale = gradient_scale(self.problem, phi, self.theta, linearization.gradient)
-            self.tolerance = self.rtol * scale
+            self.scale = gradient_scale(self.problem, phi, self.theta, linearization.gradient)
             self.linearization = linearization
             self.operator: Operator = self.problem.operator(linearization, phi)
 
-    def met(self) -> Array:
-        """Whether the residual meets the tolerance, or is down to what rounding leaves."""
-        xp = namespace(self.phi)
+    def verdict(self) -> tuple[Array, Array]:
+        """Whether there is nothing left to do, and whether every tolerance is met (or, without one, that as well)."""
         with np.errstate(over="ignore", invalid="ignore"):
             floor = attainable(self.problem, self.phi, self.theta, self.linearization)
-        return self.residual <= xp.where(floor > self.tolerance, floor, self.tolerance)
+            met = self.stop.met(self.residual, self.scale, floor)
+            return met | (self.residual <= floor), met
 
     def advance(self, direction: Array, active: Array, polishing: Array) -> tuple[Any, int]:
         """Take the longest acceptable step of every active problem; say which problems moved."""

@@ -10,6 +10,7 @@ from implicit_grad.backend import Array, namespace
 from implicit_grad.inner._first_order import FullGradient, State, descend
 from implicit_grad.inner._recording import checked_record
 from implicit_grad.inner._step_size import loss_curvature
+from implicit_grad.inner.stopping import checked_distance
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Solution
 
@@ -30,6 +31,7 @@ def check_settings(solver: Any) -> None:
         "step_size": None if solver.step_size is None else border.positive_float("step_size", solver.step_size),
         "momentum": None if solver.momentum is None else border.tolerance("momentum", solver.momentum),
         "rtol": border.tolerance("rtol", solver.rtol),
+        "distance": checked_distance(solver.distance),
         "record": checked_record(solver.record, solver.steps),
     }
     for name, value in checked.items():
@@ -49,7 +51,9 @@ def accelerate(
     alpha = alpha if solver.step_size is None else xp.full_like(like, solver.step_size)
     beta = beta if solver.momentum is None else xp.full_like(like, solver.momentum)
     rule = MomentumRule(problem, theta, alpha, beta, ahead=ahead)
-    return descend(solver, problem, theta, start, rule, alpha=alpha, extra=extra, rtol=solver.rtol)
+    return descend(
+        solver, problem, theta, start, rule, alpha=alpha, extra=extra, rtol=solver.rtol, distance=solver.distance
+    )
 
 
 class MomentumRule(FullGradient):

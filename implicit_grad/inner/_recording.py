@@ -1,4 +1,4 @@
-"""Iterates kept from a run, and how a run of any length would have ended."""
+"""Iterates kept from a run: which, and whether they fit."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, physical_memory, to_numpy
+from implicit_grad.backend import Array, physical_memory
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
-from implicit_grad.results import Status
 
 
 def checked_record(record: Any, steps: int) -> bool | tuple[int, ...]:
@@ -54,14 +53,3 @@ def check_memory(theta: Array, kept: int) -> None:
             f"{available / 2**30:.3g} GiB of this machine; record fewer steps, or use ImplicitGradient, "
             f"which needs none"
         )
-
-
-def descent_codes(alive: Array, first: Array, final: Array) -> np.ndarray[Any, Any]:
-    """Status codes of runs without a tolerance, from the norms of the first and the last gradient."""
-    live, start, end = to_numpy(alive), to_numpy(first), to_numpy(final)
-    codes = np.full(live.shape, Status.BUDGET_SPENT.code, dtype=np.int8)
-    # Descent never multiplies the gradient by a million: such a run is on its way to infinity.
-    with np.errstate(over="ignore"):
-        codes[~live | (end > 1e6 * start)] = Status.DIVERGED.code
-    codes[np.broadcast_to(~np.isfinite(start), codes.shape)] = Status.NONFINITE.code
-    return codes

@@ -10,6 +10,7 @@ from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.inner._line_search import Iterate
 from implicit_grad.inner._protocol import start_point
 from implicit_grad.inner._recording import check_memory, kept_steps
+from implicit_grad.inner.stopping import Stop
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Path, Solution, Status, statuses
 
@@ -31,8 +32,8 @@ def search(
 ) -> Solution[Any]:
     """Take `solver.steps` steps along given directions, with the line search of Newton's method.
 
-    A problem stops where its residual meets `solver.rtol` or is down to what rounding leaves, and where no step can
-    be found.
+    A problem stops where its residual meets `solver.rtol` and `solver.distance` or is down to what rounding leaves,
+    and where no step can be found.
     """
     kept = kept_steps(solver.record, solver.steps)
     check_memory(theta, len(kept))
@@ -58,13 +59,14 @@ class _End:
 
     def __init__(self, here: Iterate, taken: Any, stuck: Any, cost: Cost, tolerant: bool) -> None:
         self.phi, self.residual, self.taken, self.cost = here.phi, here.residual, taken.copy(), cost
-        self.stuck, self.tolerant, self.met = stuck.copy(), tolerant, to_numpy(here.met())
+        self.stuck, self.tolerant = stuck.copy(), tolerant
+        self.done, self.met = (to_numpy(each) for each in here.verdict())
 
     def codes(self, steps: int) -> Any:
         """Status codes of a run of so many steps."""
         spent = Status.MAX_STEPS if self.tolerant else Status.BUDGET_SPENT
         codes = np.full(self.met.shape, spent.code)
-        codes[self.stuck & (self.taken < steps)] = Status.STAGNATED.code
+        codes[(self.stuck & (self.taken < steps)) | (self.done & self.tolerant)] = Status.STAGNATED.code
         codes[self.met & (self.tolerant | (self.taken < steps))] = Status.CONVERGED.code
         codes[~np.isfinite(to_numpy(self.residual))] = Status.NONFINITE.code
         return codes
@@ -75,7 +77,8 @@ class _Run:
 
     def __init__(self, solver: Any, problem: BilevelProblem, theta: Array, start: Array | None) -> None:
         self.solver, self.theta = solver, theta
-        self.here = Iterate(problem, theta, start_point(problem, theta, start), solver.rtol)
+        stop = Stop(problem, theta, solver.rtol, solver.distance)
+        self.here = Iterate(problem, theta, start_point(problem, theta, start), stop)
         # Sizing the rounding floor of a loss that cannot do it itself takes a product.
         self.check = Cost() if hasattr(problem.inner, "gradient_terms") else Cost(hvps=1)
         self.ends: dict[int, _End] = {}
@@ -89,10 +92,10 @@ class _Run:
         cost, none = Cost(gradients=1), xp.zeros_like(here.residual) != 0
         for step in range(solver.steps + 1):
             cost += self.check
-            self.last = _End(here, taken, stuck, cost, solver.rtol > 0)
+            self.last = _End(here, taken, stuck, cost, here.stop.asked)
             if step in wanted:
                 self.ends[step] = self.last
-            active = active & ~self.last.met
+            active = active & ~self.last.done
             if step == solver.steps or not active.any():
                 break
             direction, spent = directions(here, active)

@@ -9,6 +9,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, namespace
 from implicit_grad.inner._first_order import FullGradient, State, descend
 from implicit_grad.inner._recording import checked_record
+from implicit_grad.inner.stopping import Distance, checked_distance
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Solution
 
@@ -27,13 +28,15 @@ class Adam:
     step_size : float
         α > 0, in the units of φ: the first step moves every entry by α. No curvature says how long it should be.
     steps : int
-        Largest number of steps; without `rtol` their number.
+        Largest number of steps; without a tolerance their number.
     beta1, beta2 : float
         0 ≤ β < 1.
     epsilon : float
         ε > 0, in the units of ∇G.
     rtol : float
         A problem stops when ‖∇G‖ ≤ rtol · (‖∇L‖ + λ(‖φ‖ + ‖θ‖)).
+    distance : Distance, float or None
+        A problem stops when ‖φ − φ*‖ is proven to be at most this; a number is `Distance(number)`.
     record : bool or tuple of int
         Keep all iterates (True), or those at the given step counts, in `Solution.path`.
 
@@ -55,6 +58,7 @@ class Adam:
     beta2: float = field(default=0.999, kw_only=True)
     epsilon: float = field(default=1e-8, kw_only=True)
     rtol: float = field(default=0.0, kw_only=True)
+    distance: Distance | float | None = field(default=None, kw_only=True)
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
@@ -69,6 +73,7 @@ class Adam:
             ("beta2", border.tolerance),
             ("epsilon", border.positive_float),
             ("rtol", border.tolerance),
+            ("distance", lambda _, value: checked_distance(value)),
         ):
             object.__setattr__(self, name, check(name, getattr(self, name)))
         object.__setattr__(self, "record", checked_record(self.record, self.steps))
@@ -78,7 +83,9 @@ class Adam:
         theta = problem.parameters(theta)
         alpha = namespace(theta).full_like(theta[..., 0], self.step_size)
         rule = _AdamRule(problem, theta, self)
-        return descend(self, problem, theta, start, rule, alpha=alpha, extra=Cost(), rtol=self.rtol)
+        return descend(
+            self, problem, theta, start, rule, alpha=alpha, extra=Cost(), rtol=self.rtol, distance=self.distance
+        )
 
 
 class _AdamRule(FullGradient):

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
-
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, device_of, expand, namespace, norm
+from implicit_grad.backend import Array, broadcast_shapes, expand, namespace
 from implicit_grad.errors import ArgumentError
-from implicit_grad.inner._protocol import start_point
-from implicit_grad.inner._recording import check_memory, checked_record, descent_codes, kept_steps
+from implicit_grad.inner._first_order import FullGradient, State, descend
+from implicit_grad.inner._recording import checked_record, kept_steps
 from implicit_grad.inner._step_size import step_sizes
+from implicit_grad.inner.stopping import Distance, checked_distance
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Path, Solution, statuses
+from implicit_grad.results import Card, Cost, Path, Solution
 
 
 @dataclass(frozen=True)
 class GradientDescent:
-    r"""`steps` gradient steps on G(·; θ) from θ.
+    r"""Gradient steps on G(·; θ) from θ.
 
     .. math:: \varphi_{k+1} = \varphi_k - \alpha\,\bigl(\nabla L(\varphi_k) + \lambda(\varphi_k - \theta)\bigr)
 
@@ -30,12 +30,17 @@ class GradientDescent:
         α > 0. None takes α = 1/M̄ per problem, with M̄ = λ + the loss's global curvature bound where it knows
         one, else λ + 1.1 times a Lanczos estimate of λ_max(∇²L(θ)); G then never increases on convex losses.
     steps : int
-        Number K of steps.
+        Largest number K of steps; without a tolerance their number.
+    rtol : float
+        A problem stops when ‖∇G‖ ≤ rtol · (‖∇L‖ + λ(‖φ‖ + ‖θ‖)).
+    distance : Distance, float or None
+        A problem stops when ‖φ − φ*‖ is proven to be at most this; a number is `Distance(number)`.
     record : bool or tuple of int
         Keep all iterates (True), or those at the given step counts, in `Solution.path`: one run serves every
         accuracy. Unrolled gradients need True.
     proximal : bool
-        With False the proximal term is left out and the steps go down L_train alone, as in MAML.
+        With False the proximal term is left out and the steps go down L_train alone, as in MAML: by steps only, since
+        they do not lead to φ*.
 
     Notes
     -----
@@ -45,6 +50,8 @@ class GradientDescent:
 
     step_size: float | None
     steps: int
+    rtol: float = field(default=0.0, kw_only=True)
+    distance: Distance | float | None = field(default=None, kw_only=True)
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
     proximal: bool = field(default=True, kw_only=True)
 
@@ -57,6 +64,11 @@ class GradientDescent:
             border.positive_float("step_size", self.step_size)
         border.count("steps", self.steps)
         border.flag("proximal", self.proximal)
+        object.__setattr__(self, "rtol", border.tolerance("rtol", self.rtol))
+        object.__setattr__(self, "distance", checked_distance(self.distance))
+        for name in ("rtol", "distance"):
+            if getattr(self, name) and not self.proximal:
+                raise ArgumentError(f"{name}: with proximal=False the steps do not lead to φ*; stop them by number")
         object.__setattr__(self, "record", checked_record(self.record, self.steps))
 
     @property
@@ -71,82 +83,29 @@ class GradientDescent:
     def __call__(
         self, problem: BilevelProblem, theta: Array, *, start: Array | None = None
     ) -> Solution[GradientDescent]:
-        """Run K steps from `start` (default θ).
+        """Run from `start` (default θ).
 
         Raises
         ------
         ArgumentError
-            If the recorded path would not fit into this machine's memory.
+            If the recorded path would not fit into this machine's memory, or `distance` cannot be proven.
         """
         theta = problem.parameters(theta)
-        check_memory(theta, len(self.kept_steps))
-        xp = namespace(theta)
-        phi = start_point(problem, theta, start)
         alpha, extra = step_sizes(problem, theta, self.step_size)
-        lam = problem.lam_like(theta)[..., None]
-        kept = self.kept_steps
-        points = xp.empty((len(kept), *phi.shape), dtype=phi.dtype)
-        norms: list[Array] = []
-        lives: list[Array] = []
-        sizes: list[Array] = []
-        alive = xp.isfinite(alpha)
-        taken = xp.zeros(alpha.shape, dtype=xp.int64)
-        first = None
-        with np.errstate(over="ignore", invalid="ignore"):
-            for step in range(self.steps + 1):
-                loss_gradient = problem.inner.gradient(phi)
-                pull = phi - theta
-                pull *= lam
-                gradient = loss_gradient + pull if self.proximal else loss_gradient
-                if len(sizes) < len(kept) and step == kept[len(sizes)]:
-                    points[len(sizes), ...] = phi
-                    lives.append(alive)
-                    sizes.append(norm(gradient))
-                    norms.append(sizes[-1] if self.proximal else norm(loss_gradient + pull))
-                if first is None:
-                    first = norm(gradient)
-                if step == self.steps:
-                    break
-                moved = phi - alpha[..., None] * gradient
-                # One bad problem is frozen at its last finite iterate; its neighbours go on.
-                alive = alive & xp.isfinite(xp.sum(moved, axis=-1))
-                # On a device the mask is not looked at: that would make the host wait at every step.
-                whole = device_of(alive) is None and bool(xp.all(alive))
-                phi = moved if whole else xp.where(alive[..., None], moved, phi)
-                taken = taken + xp.astype(alive, xp.int64)
-            residual = norm(loss_gradient + pull)
-            final = norm(gradient)
-        path = None
-        if kept:
-            path = Path(
-                kept,
-                points,
-                xp.stack(norms, axis=0),
-                alpha,
-                codes=descent_codes(xp.stack(lives, axis=0), first, xp.stack(sizes, axis=0)),
-                costs=tuple(extra + Cost(gradients=step + 1) for step in kept),
-                starts_at_theta=start is None,
-            )
-        return Solution(
-            value=phi,
-            residual_norm=residual,
-            steps=taken,
-            status=statuses(descent_codes(alive, first, final)),
-            solver=self,
-            path=path,
-            cost=extra + Cost(gradients=self.steps + 1),
+        rule = _DescentRule(problem, theta, alpha, self.proximal)
+        return descend(
+            self, problem, theta, start, rule, alpha=alpha, extra=extra, rtol=self.rtol, distance=self.distance
         )
 
-    def advance(self, problem: BilevelProblem, theta: Array, phi: Array, alpha: Array, steps: int) -> Array:
-        """Return the iterate `steps` steps after φ, the same numbers as a whole run's."""
-        lam = problem.lam_like(theta)[..., None]
-        for _ in range(steps):
-            gradient = problem.inner.gradient(phi)
-            if self.proximal:
-                pull = phi - theta
-                pull *= lam
-                gradient = gradient + pull
-            phi = phi - alpha[..., None] * gradient
+    def advance(
+        self, problem: BilevelProblem, theta: Array, phi: Array, alphas: Callable[[int], Array], steps: range
+    ) -> Array:
+        """Return the iterate after the given steps from φ, the same numbers as a whole run's."""
+        rule = FullGradient(problem, theta)
+        for step in steps:
+            loss = problem.inner.gradient(phi)
+            gradient = rule.pulled(loss, phi) if self.proximal else loss
+            phi = phi - alphas(step)[..., None] * gradient
         return phi
 
     def pull_step(self, problem: BilevelProblem, point: Array, alpha: Array, v: Array) -> tuple[Array, Array | None]:
@@ -155,7 +114,10 @@ class GradientDescent:
         if not self.proximal:
             return v - step * hvp(v), None
         lam = problem.lam_like(v)[..., None]
-        return v - step * (hvp(v) + lam * v), step * lam * v
+        moved = lam * v
+        moved += hvp(v)
+        moved *= step
+        return v - moved, step * lam * v
 
     def pullback(
         self,
@@ -190,24 +152,80 @@ class GradientDescent:
         gradients : (len(steps), ..., d) array
         cost : Cost
         """
-        xp = namespace(cotangents)
         if path.step_size is None or not path.is_complete():
             raise ArgumentError("path: the reverse pass needs every iterate; use GradientDescent(..., record=True)")
+        xp = namespace(cotangents)
         shape = broadcast_shapes(tuple(cotangents.shape), (1, *path.points.shape[1:]))
         v = expand(cotangents, shape)
         g, cost = xp.zeros_like(v), Cost()
-        lowest = 0 if window is None else max(0, min(steps) - window)
+        ends = None if path.taken is None else _ends(path.taken, steps)
+        earliest = min(steps) if ends is None else int(xp.min(ends))
+        lowest = 0 if window is None else max(0, earliest - window)
         for k in range(max(steps) - 1, lowest - 1, -1):
             begin = bisect_right(steps, k)
-            end = len(steps) if window is None else bisect_right(steps, k + window)
+            end = len(steps) if window is None or ends is not None else bisect_right(steps, k + window)
             if begin == end:
                 continue
-            active = slice(begin, end)
-            v[active, ...], gained = self.pull_step(problem, path.points[k, ...], path.step_size, v[active, ...])
+            active, alpha = slice(begin, end), path.step_size
+            if ends is not None:
+                alpha = xp.where(_within(ends[active, ...], k, window), alpha, xp.zeros_like(alpha))
+            v[active, ...], gained = self.pull_step(problem, path.points[k, ...], alpha, v[active, ...])
             if gained is not None:
-                g[active, ...] = g[active, ...] + gained
+                g[active, ...] += gained
             cost += Cost(gradients=1, hvps=end - begin)
-        whole = [i for i, step in enumerate(steps) if path.starts_at_theta and (window is None or step <= window)]
-        for i in whole:
-            g[i, ...] = g[i, ...] + v[i, ...]
+        if path.starts_at_theta:
+            for i, step in enumerate(steps):
+                if ends is not None and window is not None:
+                    g[i, ...] = g[i, ...] + xp.where((ends[i, ...] <= window)[..., None], v[i, ...], 0 * v[i, ...])
+                elif window is None or step <= window:
+                    g[i, ...] += v[i, ...]
         return g, cost
+
+
+def step_by_step(alpha: Array, inner: Solution[GradientDescent]) -> Callable[[int], Array]:
+    """Return the step size of every step of a run: zero once a tolerance has stopped a problem."""
+    solver, taken = inner.solver, inner.steps
+    if not (solver.rtol or solver.distance):
+        return lambda step: alpha
+    xp = namespace(alpha)
+    return lambda step: xp.where(taken > step, alpha, xp.zeros_like(alpha))
+
+
+def _ends(taken: Array, steps: tuple[int, ...]) -> Array:
+    """Steps that runs of given lengths really took: `(len(steps), ...)`."""
+    xp = namespace(taken)
+    return xp.stack([xp.where(taken < step, taken, xp.full_like(taken, step)) for step in steps], axis=0)
+
+
+def _within(ends: Array, k: int, window: int | None) -> Array:
+    """Whether step k is one of the last `window` steps of a run that ends there."""
+    return ends > k if window is None else (ends > k) & (ends <= k + window)
+
+
+class _DescentRule(FullGradient):
+    """The state is φ alone."""
+
+    at_iterate = True
+
+    def __init__(self, problem: BilevelProblem, theta: Array, alpha: Array, proximal: bool) -> None:
+        super().__init__(problem, theta)
+        self.alpha, self.proximal = alpha[..., None], proximal
+
+    def start(self, phi: Array) -> State:
+        """Return φ."""
+        return (phi,)
+
+    def point(self, state: State) -> Array:
+        """Where the next gradient is taken."""
+        return state[0]
+
+    def gradient(self, point: Array, step: int = 0) -> tuple[Array, Array]:
+        """Return ∇L, and the gradient that the steps follow."""
+        if self.proximal:
+            return super().gradient(point)
+        loss = self.problem.inner.gradient(point)
+        return loss, loss
+
+    def update(self, state: State, gradient: Array, step: int) -> State:
+        """Return the state after one step."""
+        return (state[0] - self.alpha * gradient,)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from implicit_grad.backend import Array
 from implicit_grad.inner._momentum import accelerate, check_settings
+from implicit_grad.inner.stopping import Distance
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Solution
 
@@ -26,12 +27,14 @@ class Nesterov:
     step_size : float or None
         α > 0. None takes 1/M̄ per problem, as `GradientDescent` does.
     steps : int
-        Largest number K of steps; without `rtol` the number of steps.
+        Largest number K of steps; without a tolerance the number of steps.
     momentum : float or None
         0 ≤ β < 1. None takes the β above per problem with κ = M̄/λ.
     rtol : float
         A problem stops when ‖∇G‖ ≤ rtol · (‖∇L‖ + λ(‖φ‖ + ‖θ‖)) where its gradient is taken, and that point is its
         solution.
+    distance : Distance, float or None
+        A problem stops when ‖φ − φ*‖ is proven to be at most this; a number is `Distance(number)`.
     record : bool or tuple of int
         Keep all iterates (True), or those at the given step counts, in `Solution.path`.
 
@@ -50,6 +53,7 @@ class Nesterov:
     steps: int
     momentum: float | None = field(default=None, kw_only=True)
     rtol: float = field(default=0.0, kw_only=True)
+    distance: Distance | float | None = field(default=None, kw_only=True)
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(

@@ -11,6 +11,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, dot, epsilon, namespace, to_numpy
 from implicit_grad.inner._line_search import Iterate
 from implicit_grad.inner._protocol import start_point
+from implicit_grad.inner.stopping import Distance, Stop, checked_distance
 from implicit_grad.linear import Cholesky, LinearSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Solution, Status, status_codes, statuses
@@ -31,6 +32,8 @@ class Newton:
     ----------
     rtol : float
         A problem is done when ‖∇_φ G‖ ≤ rtol · (‖∇L(φ)‖ + λ(‖φ‖ + ‖θ‖)), the size of the terms that cancel.
+    distance : Distance, float or None
+        And when ‖φ − φ*‖ is proven to be at most this; a number is `Distance(number)`.
     max_steps : int
         Newton steps.
     linear_solver : LinearSolver
@@ -45,6 +48,7 @@ class Newton:
     rtol: float = 1e-12
     max_steps: int = 100
     linear_solver: LinearSolver = field(default_factory=Cholesky)
+    distance: Distance | float | None = field(default=None, kw_only=True)
 
     card: ClassVar[Card] = Card(
         "a linear solve a step",
@@ -55,6 +59,7 @@ class Newton:
 
     def __post_init__(self) -> None:
         border.tolerance("rtol", self.rtol)
+        object.__setattr__(self, "distance", checked_distance(self.distance))
         border.count("max_steps", self.max_steps)
         border.strategy("linear_solver", self.linear_solver, "Cholesky()")
 
@@ -62,7 +67,8 @@ class Newton:
         """Minimise G(·; θ) from `start` (default θ)."""
         theta = problem.parameters(theta)
         xp = namespace(theta)
-        state = Iterate(problem, theta, start_point(problem, theta, start), self.rtol)
+        stop = Stop(problem, theta, self.rtol, self.distance)
+        state = Iterate(problem, theta, start_point(problem, theta, start), stop)
         steps = np.zeros(theta.shape[:-1], dtype=np.int64)
         polishing = np.zeros(theta.shape[:-1], dtype=bool)
         active = np.ones(theta.shape[:-1], dtype=bool)
@@ -71,10 +77,10 @@ class Newton:
         cost = Cost(gradients=1) + check
         smallest: Any = np.full(theta.shape[:-1], np.nan)
         for _ in range(self.max_steps):
-            met = to_numpy(state.met())
+            done = to_numpy(state.verdict()[0])
             cost += check
-            active &= np.isfinite(to_numpy(state.residual)) & (to_numpy(state.residual) > 0) & ~(met & polishing)
-            polishing |= met
+            active &= np.isfinite(to_numpy(state.residual)) & (to_numpy(state.residual) > 0) & ~(done & polishing)
+            polishing |= done
             if not active.any():
                 break
             direction, seen, spent = self._direction(state, active)
@@ -84,7 +90,7 @@ class Newton:
             cost += Cost(gradients=trials)
             steps += moved
             active &= moved
-        met = to_numpy(state.met())
+        met = to_numpy(state.verdict()[1])
         codes = np.full(met.shape, Status.STAGNATED.code)
         codes[steps >= self.max_steps] = Status.MAX_STEPS.code
         codes[met] = Status.CONVERGED.code

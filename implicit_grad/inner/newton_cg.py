@@ -12,6 +12,7 @@ from implicit_grad.backend import Array, dot, epsilon, namespace
 from implicit_grad.inner._line_search import Iterate
 from implicit_grad.inner._recording import checked_record
 from implicit_grad.inner._search import search
+from implicit_grad.inner.stopping import Distance, checked_distance
 from implicit_grad.linear import CG
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Solution
@@ -31,11 +32,13 @@ class NewtonCG:
     Parameters
     ----------
     steps : int
-        Largest number of directions; without `rtol` their number.
+        Largest number of directions; without a tolerance their number.
     cg_steps : int
         m, for each direction. iMAML's Hessian-free variant takes 5.
     rtol : float
         A problem stops when ‖∇G‖ ≤ rtol · (‖∇L‖ + λ(‖φ‖ + ‖θ‖)), or is down to what rounding leaves.
+    distance : Distance, float or None
+        A problem stops when ‖φ − φ*‖ is proven to be at most this; a number is `Distance(number)`.
     record : bool or tuple of int
         Keep all iterates (True), or those at the given step counts, in `Solution.path`.
 
@@ -53,6 +56,7 @@ class NewtonCG:
     steps: int
     cg_steps: int = 5
     rtol: float = field(default=0.0, kw_only=True)
+    distance: Distance | float | None = field(default=None, kw_only=True)
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
@@ -66,6 +70,7 @@ class NewtonCG:
         border.count("steps", self.steps)
         border.count("cg_steps", self.cg_steps, minimum=1)
         object.__setattr__(self, "rtol", border.tolerance("rtol", self.rtol))
+        object.__setattr__(self, "distance", checked_distance(self.distance))
         object.__setattr__(self, "record", checked_record(self.record, self.steps))
 
     def __call__(self, problem: BilevelProblem, theta: Array, *, start: Array | None = None) -> Solution[NewtonCG]:

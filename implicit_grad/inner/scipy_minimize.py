@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, namespace, norm
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.inner._protocol import gradient_scale, start_point
+from implicit_grad.inner.stopping import Distance, Stop, checked_distance
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Solution, Status, statuses
 
@@ -34,6 +35,9 @@ class ScipyMinimize:
         TNC, SLSQP. With Hessian-vector products: Newton-CG, trust-ncg, trust-krylov.
     rtol : float
         `CONVERGED` means ‖∇_φ G‖ ≤ rtol · (‖∇L(φ)‖ + λ(‖φ‖ + ‖θ‖)).
+    distance : Distance, float or None
+        And that ‖φ − φ*‖ is proven to be at most this; a number is `Distance(number)`. SciPy stops by its own
+        `options`, whatever is asked for here.
     max_steps : int
         Passed as `maxiter` (to TNC, which has none, as `maxfun`).
     options : tuple of (str, value) pairs
@@ -49,6 +53,7 @@ class ScipyMinimize:
     rtol: float = 1e-6
     max_steps: int = 1000
     options: tuple[tuple[str, Any], ...] = ()
+    distance: Distance | float | None = field(default=None, kw_only=True)
 
     card: ClassVar[Card] = Card(
         "of SciPy's method",
@@ -62,6 +67,7 @@ class ScipyMinimize:
         if self.method not in known:
             raise ArgumentError(f"method: {self.method!r} is none of {sorted(known)}")
         border.tolerance("rtol", self.rtol)
+        object.__setattr__(self, "distance", checked_distance(self.distance))
         border.count("max_steps", self.max_steps)
         if not isinstance(self.options, tuple):
             raise ArgumentTypeError(f"options: expected a tuple of (name, value) pairs, got {self.options!r}")
@@ -80,6 +86,9 @@ class ScipyMinimize:
         if namespace(theta) is not np:
             raise ArgumentTypeError("theta: SciPy minimises NumPy arrays only; use Newton or GradientDescent")
         phi = start_point(problem, theta, start)
+        # Before the work: an unknown convexity is an error.
+        stop = None if self.distance is None else Stop(problem, theta, 0.0, self.distance)
+        verdict = Cost() if stop is None else stop.verdict_cost
         shape = theta.shape[:-1]
         steps, limited = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
         values = gradients = hvps = 0
@@ -100,7 +109,10 @@ class ScipyMinimize:
         residual = norm(loss_gradient + problem.lam_like(phi)[..., None] * (phi - theta))
         codes = np.full(shape, Status.STAGNATED.code)
         codes[limited | (self.max_steps == 0)] = Status.MAX_STEPS.code
-        codes[residual <= self.rtol * gradient_scale(problem, phi, theta, loss_gradient)] = Status.CONVERGED.code
+        within = residual <= self.rtol * gradient_scale(problem, phi, theta, loss_gradient)
+        if stop is not None:
+            within &= stop.met(residual, 0 * residual, stop.floor(phi))
+        codes[within] = Status.CONVERGED.code
         codes[~np.isfinite(residual)] = Status.NONFINITE.code
         return Solution(
             phi,
@@ -108,7 +120,7 @@ class ScipyMinimize:
             steps,
             statuses(codes),
             self,
-            cost=Cost(gradients=gradients + 1, hvps=hvps, values=values),
+            cost=Cost(gradients=gradients + 1, hvps=hvps, values=values) + verdict,
         )
 
     @property
