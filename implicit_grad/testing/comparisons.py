@@ -1,4 +1,4 @@
-"""The two comparisons laws are made of. Tolerances are absolute here: the law derives them."""
+"""The comparisons laws are made of. Tolerances are absolute here: the law derives them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,68 @@ from hypothesis import currently_in_test_context, target
 from hypothesis.errors import InvalidArgument
 
 
+class Violation(AssertionError):
+    """A law does not hold; the message says what was measured and what was allowed."""
+
+
+class NotApplicable(Exception):
+    """The law says nothing about this subject, and the message says why."""
+
+
 def at_most(lhs: Any, rhs: Any, tolerance: Any, what: str) -> None:
-    """Check lhs ≤ rhs + tolerance, element by element; NaN fails."""
-    lhs, rhs, tolerance = (np.asarray(x) for x in (lhs, rhs, tolerance))
+    """Check lhs ≤ rhs + tolerance, element by element; NaN fails.
+
+    Raises
+    ------
+    Violation
+        With the worst element.
+    """
+    lhs, rhs, tolerance = np.broadcast_arrays(lhs, rhs, tolerance)
     excess = lhs - rhs
     if not np.all(excess <= tolerance):
-        raise AssertionError(f"{what}: {lhs} exceeds {rhs} by {excess}, tolerance {tolerance}")
+        at = _worst(excess, tolerance)
+        raise Violation(
+            f"{what}: measured {float(lhs[at]):.6g}, allowed {float(rhs[at]):.6g} + {float(tolerance[at]):.3g}"
+        )
     _hunt(excess, tolerance, what)
 
 
 def same(lhs: Any, rhs: Any, tolerance: Any, what: str) -> None:
-    """Check ‖lhs − rhs‖₂ ≤ tolerance over the last axis (|·| for numbers); NaN fails."""
+    """Check ‖lhs − rhs‖₂ ≤ tolerance over the last axis (|·| for numbers); NaN fails.
+
+    Raises
+    ------
+    Violation
+        With the worst distance, and both sides where they are short.
+    """
     difference = np.asarray(lhs) - np.asarray(rhs)
-    distance = np.linalg.norm(difference, axis=-1) if difference.ndim else np.abs(difference)
+    distance, tolerance = np.broadcast_arrays(
+        np.linalg.norm(difference, axis=-1) if difference.ndim else np.abs(difference), tolerance
+    )
     if not np.all(distance <= tolerance):
-        raise AssertionError(f"{what}: {lhs} and {rhs} differ by {distance}, tolerance {tolerance}")
+        at = _worst(distance, tolerance)
+        sides = f"\n    {lhs}\nis not\n    {rhs}" if difference.size <= 12 else ""
+        measured, allowed = float(distance[at]), float(tolerance[at])
+        raise Violation(f"{what}: measured a distance of {measured:.3g}, allowed {allowed:.3g}{sides}")
     _hunt(distance, tolerance, what)
 
 
 def holds(condition: Any, what: str) -> None:
-    """Check a plain truth."""
+    """Check a plain truth.
+
+    Raises
+    ------
+    Violation
+        If it is none.
+    """
     if not np.all(condition):
-        raise AssertionError(what)
+        raise Violation(what)
+
+
+def _worst(measured: Any, tolerance: Any) -> tuple[Any, ...]:
+    """Return the index of the first NaN, else of the largest excess."""
+    margin = np.where(np.isnan(measured), np.inf, measured - tolerance)
+    return np.unravel_index(int(np.argmax(margin)), margin.shape)
 
 
 def _hunt(excess: Any, tolerance: Any, what: str) -> None:

@@ -1,4 +1,4 @@
-"""Losses made of other losses, to state invariances: sums, turned coordinates, linear functions."""
+"""Losses to state laws with: sums, turned coordinates, linear functions, and quadratics that need not be convex."""
 
 from __future__ import annotations
 
@@ -81,3 +81,33 @@ class Linear:
     def linearize(self, x: Any) -> Linearization:
         """Return the linearisation."""
         return Linearization(self.value(x), self.gradient(x), np.zeros_like)
+
+
+@dataclass(frozen=True, eq=False)
+class Diagonal:
+    """½ xᵀ diag(h) x − cᵀx, convex or not; h and c may carry batch axes."""
+
+    h: Any
+    c: Any = 0.0
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Leading axes of h and c."""
+        return np.broadcast_shapes(np.shape(self.h), np.shape(self.c))[:-1]
+
+    def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> Diagonal:
+        """Return one problem's loss."""
+        full = (*batch_shape, np.shape(self.h)[-1])
+        return Diagonal(np.broadcast_to(self.h, full)[index], np.broadcast_to(self.c, full)[index])
+
+    def value(self, x: Any) -> Any:
+        """Return the value."""
+        return 0.5 * (self.h * x * x).sum(-1) - (self.c * x).sum(-1)
+
+    def gradient(self, x: Any) -> Any:
+        """Return the gradient."""
+        return self.h * x - self.c
+
+    def linearize(self, x: Any) -> Linearization:
+        """Return the linearisation."""
+        return Linearization(self.value(x), self.gradient(x), lambda v: self.h * v)

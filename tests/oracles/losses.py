@@ -9,31 +9,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import Linearization
-
-
-@dataclass(frozen=True, eq=False)
-class Diagonal:
-    """½ xᵀ diag(h) x − cᵀx, convex or not; h and c may carry batch axes."""
-
-    h: Any
-    c: Any = 0.0
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        return np.broadcast_shapes(np.shape(self.h), np.shape(self.c))[:-1]
-
-    def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> Diagonal:
-        full = (*batch_shape, np.shape(self.h)[-1])
-        return Diagonal(np.broadcast_to(self.h, full)[index], np.broadcast_to(self.c, full)[index])
-
-    def value(self, x: Any) -> Any:
-        return 0.5 * (self.h * x * x).sum(-1) - (self.c * x).sum(-1)
-
-    def gradient(self, x: Any) -> Any:
-        return self.h * x - self.c
-
-    def linearize(self, x: Any) -> Linearization:
-        return Linearization(self.value(x), self.gradient(x), lambda v: self.h * v)
+from implicit_grad.testing.transforms import Diagonal as Diagonal
 
 
 @dataclass(frozen=True, eq=False)
