@@ -92,6 +92,8 @@ from implicit_grad.objectives import Softplus as Softplus
 from implicit_grad.objectives import StationarityMap as StationarityMap
 from implicit_grad.objectives import Tanh as Tanh
 from implicit_grad.problem import BilevelProblem as BilevelProblem
+from implicit_grad.reference import Reference as Reference
+from implicit_grad.reference import reference as reference
 from implicit_grad.regularized import RegularizedProblem as RegularizedProblem
 from implicit_grad.regularized import Stretched as Stretched
 from implicit_grad.regularizers import DiagonalQuadratic as DiagonalQuadratic

@@ -55,6 +55,7 @@ FENCES = {
     "bokeh": ("explorer/",),
     "hypothesis": ("testing/",),
     "mpmath": ("reference",),
+    "flint": ("reference",),
     "sklearn": ("tasks/",),
     "pooch": ("data/",),
 }
