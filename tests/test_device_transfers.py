@@ -62,6 +62,37 @@ def test_with_a_tolerance_conjugate_gradient_looks_every_eighth_step():
     assert many[1] == few[1]
 
 
+FIRST_ORDER = {
+    "descent": lambda k, rtol: GradientDescent(1e-3, k, rtol=rtol),
+    "Nesterov": lambda k, rtol: implicit_grad.Nesterov(1e-3, k, rtol=rtol),
+    "heavy ball": lambda k, rtol: implicit_grad.HeavyBall(1e-3, k, momentum=0.5, rtol=rtol),
+    "Adam": lambda k, rtol: implicit_grad.Adam(1e-4, k, rtol=rtol),
+}
+
+
+@pytest.mark.parametrize("method", FIRST_ORDER.values(), ids=FIRST_ORDER)
+@pytest.mark.parametrize("name", ["softmax", "tanh network", "autodiff"])
+def test_first_order_methods_look_every_eighth_step_and_without_a_tolerance_never(name, method):
+    _, _, device, there = pair(name)
+    device.lam_like(there)
+    for rtol, looks in ((0.0, 0), (1e-14, 4)):
+        few, many = (_traffic(lambda k=k, rtol=rtol: method(k, rtol)(device, there)) for k in (8, 40))
+        assert (many[0] - few[0], many[1] - few[1]) == (looks, 0)
+
+
+@pytest.mark.parametrize("name", ["least squares", "softmax"])
+def test_descent_past_its_tolerance_stands_still(name):
+    """Steps, statuses and iterates of the host, although the device goes on until it is asked."""
+    plain, theta, device, there = pair(name)
+    solver = GradientDescent(None, 400, rtol=1e-3)
+    wanted, got = solver(plain, theta), solver(device, there)
+    assert wanted.steps.max() < 400
+    assert np.array_equal(got.steps.get(), wanted.steps)
+    assert list(got.status.flat) == list(wanted.status.flat)
+    close(got.value, wanted.value, 1e3 * theta.shape[-1] * EPS)
+    assert wanted.cost.gradients < got.cost.gradients <= wanted.cost.gradients + 7
+
+
 def test_steps_too_many_are_counted_and_change_nothing():
     A, b = np.diag([1.0, 4.0, 9.0]), np.array([[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]])
     plain, device = CG(30, 1e-10)(A, b), CG(30, 1e-10)(DOUBLE.asarray(A), DOUBLE.asarray(b))

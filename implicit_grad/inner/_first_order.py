@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from implicit_grad.backend import Array, device_of, namespace, norm, to_numpy
+from implicit_grad.backend import Array, device_of, look_again, namespace, norm, to_numpy
 from implicit_grad.inner._protocol import gradient_scale, start_point
 from implicit_grad.inner._recording import check_memory, kept_steps
 from implicit_grad.inner.stopping import Distance, Stop
@@ -161,7 +161,8 @@ class _Run:
             if stop.asked:
                 done = active & stop.reached(seen.residual, seen.scale)
                 state, active = self._settled(done, where, state), active & ~done
-                if not bool(xp.any(active)):
+                # Those that are done stand still: a device is asked now and then only.
+                if not look_again(active, step, tolerance=True):
                     # Whatever stands still was looked at just now.
                     self.end = self._end(state[0], seen, alive)
                     for _ in self.kept[len(self.ends) :]:
