@@ -6,3 +6,8 @@ from implicit_grad.certificates._constants import Constants as Constants
 from implicit_grad.certificates._constants import Kind as Kind
 from implicit_grad.certificates._constants import closed_form_constants as closed_form_constants
 from implicit_grad.certificates._constants import sampled_constants as sampled_constants
+from implicit_grad.certificates._curvature import Convexity as Convexity
+from implicit_grad.certificates._curvature import CurvatureBound as CurvatureBound
+from implicit_grad.certificates._curvature import Eigenvalues as Eigenvalues
+from implicit_grad.certificates._curvature import RandomLanczos as RandomLanczos
+from implicit_grad.certificates._curvature import ShiftedCholesky as ShiftedCholesky

@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, namespace, norm
-from implicit_grad.certificates._bounds import error_bound, residuals
-from implicit_grad.certificates._constants import Constants, Kind, closed_form_constants, sampled_constants
+from implicit_grad.backend import Array, namespace, norm, to_numpy
+from implicit_grad.certificates._bounds import Bounds, Premises
+from implicit_grad.certificates._constants import (
+    Constants,
+    Kind,
+    closed_form_constants,
+    sampled_constants,
+    weakest,
+)
+from implicit_grad.certificates._curvature import CurvatureBound, CurvatureStrategy, SeenSpectrum
+from implicit_grad.certificates._point import Point
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.inner import Newton
 from implicit_grad.linear import Cholesky
@@ -35,8 +43,16 @@ class Certificate:
     informative : (...) boolean array
         Whether the bound is smaller than ‖ĝ‖; otherwise even the direction is unknown.
     gradient : (..., d) array
-        The better gradient that a two-sided enclosure computes on its way; ĝ itself without Newton steps.
+        The better gradient that a two-sided enclosure computes on its way; ĝ itself otherwise.
     cost : Cost
+        Of the certificate alone, Newton steps and curvature bound included.
+    origin : str
+        Where m, the lower bound of λ_min(H + λI), comes from.
+    failure : float
+        Probability, per problem, that m is wrong; 0 unless the kind is `PROBABILISTIC` (or worse).
+    smallest_seen : (...) array or None
+        Smallest curvature that the estimate's own linear solve met: an upper bound of λ_min(H + λI) for free. Where
+        it is not positive φ is no minimum, and there is no bound.
     """
 
     bound: Array
@@ -48,6 +64,9 @@ class Certificate:
     informative: Array
     gradient: Array
     cost: Cost
+    origin: str = ""
+    failure: float = 0.0
+    smallest_seen: Array | None = None
 
 
 def certify(
@@ -57,7 +76,9 @@ def certify(
     phi: Array | None = None,
     *,
     constants: Constants | None = None,
+    curvature_bound: CurvatureStrategy | None = None,
     newton_steps: int = 0,
+    two_sided: bool = True,
 ) -> Certificate:
     r"""Bound the error of a meta-gradient, whatever made it.
 
@@ -68,9 +89,13 @@ def certify(
     .. math:: \lVert \hat g - \nabla F(\theta)\rVert \le \frac{\lambda}{m}
               \Bigl(\lVert r_{\mathrm{lin}}\rVert + \beta\delta + \frac{\rho}{\lambda}\delta\lVert\hat g\rVert\Bigr).
 
-    Both residuals are recomputed here, with an allowance of 8(N + n)·eps times the terms that cancel in them. With
-    `newton_steps` the bound is evaluated where it is much smaller: k Newton steps lead to φ_N, one solve to
-    :math:`e = G(\varphi_N)^{-1} r_{\mathrm{lin}}(\varphi_N)`, and with c the bound for ĝ + e at φ_N the error lies in
+    This is the simplest of three bounds of which the smallest is taken, problem by problem; the others use that
+    softmax losses are self-concordant, and that G⁻¹ is a contraction (derivations in `certificates/_bounds.py`).
+    Residuals are recomputed here, with an allowance of 8(N + n)·eps times the terms that cancel in them.
+
+    The bound may be evaluated at any point with the same ĝ. With `newton_steps` that is φ_N, k damped Newton steps
+    on: what the inner solve lacked becomes part of a residual that can be computed. `two_sided` also solves for
+    :math:`e = G(\varphi_N)^{-1} r_{\mathrm{lin}}(\varphi_N)`; with c the bound for ĝ + e at φ_N the error lies in
     :math:`[\lVert e\rVert - c, \lVert e\rVert + c]`.
 
     Parameters
@@ -83,9 +108,16 @@ def certify(
         Inner solution; needed with a bare array, taken from the estimate otherwise.
     constants : Constants, optional
         m, β and ρ, where the losses do not know theirs; the kind is then `CONDITIONAL`.
+    curvature_bound : callable, optional
+        Lower bound of λ_min(H + λI) at the point: `Convexity()`, `Eigenvalues()`, `ShiftedCholesky()`,
+        `RandomLanczos()`. Away from the point it falls with ρ (Newton and Kantorovich) or, for self-concordant
+        losses, by e^{−Rδ}; the larger of it and the constants' m is used.
     newton_steps : int
-        0 costs one Hessian-vector product and two gradients. k > 0 costs k Newton steps and one solve by
-        Cholesky.
+        0 costs two gradients and two Hessian-vector products (one where the train loss is not self-concordant). k > 0
+        adds k Newton steps with Cholesky, and with `two_sided` one more solve and one product. `Certificate.cost`
+        counts.
+    two_sided : bool
+        Whether Newton steps lead to an enclosure, or to an upper bound only.
 
     Returns
     -------
@@ -107,36 +139,86 @@ def certify(
     :math:`\lVert G^{*-1}\rVert \le \lambda/m`. The rounding allowance is a model of norms, not interval arithmetic.
     """
     theta = problem.parameters(theta)
+    seen = _smallest_seen(estimate, phi)
     gradient, phi = _operands(problem, theta, estimate, phi)
     border.count("newton_steps", newton_steps)
-    if constants is None:
-        constants = closed_form_constants(problem)
-    if constants is None:
-        m, beta, rho = sampled_constants(problem, theta, phi)
-        kind = Kind.ESTIMATE
-    else:
-        m, beta, rho = (np.broadcast_to(x, theta.shape[:-1]) for x in (constants.m, constants.beta, constants.rho))
-        kind = constants.kind
-    found = residuals(problem, theta, phi, gradient)
-    bound, shares = error_bound(problem, found, gradient, m, beta, rho)
-    lower, better, cost = 0 * bound, gradient, Cost(gradients=2, hvps=1)
+    border.flag("two_sided", two_sided)
+    point = Point(problem, theta, phi)
+    premises, kind, curvature, cost = _premises(point, constants, curvature_bound)
+    found = Bounds(point, premises).of(gradient)
+    better, bound, lower = gradient, found.total, 0 * found.total
+    shares = [found.inner, found.linear, found.rounding]
+    cost += point.cost
     if newton_steps:
         start = Newton(rtol=0.0, max_steps=newton_steps)(problem, theta, start=phi)
-        correction, spent = _correction(problem, start.value, gradient)
-        better = gradient + correction
-        at_newton = residuals(problem, theta, start.value, better)
-        slack, _ = error_bound(problem, at_newton, better, m, beta, rho)
-        size = norm(correction)
-        closer = size + slack
-        shares = [share * _ratio(closer, bound) for share in shares]
-        lower, bound = np.maximum(size - slack, 0), closer
-        cost = cost + start.cost + spent + Cost(gradients=2, hvps=1)
-    bound = np.where(np.isnan(bound), np.inf, bound)
-    lower = np.where(np.isnan(lower), 0.0, lower)
+        point = Point(problem, theta, start.value)
+        premises, kind, curvature, spent = _premises(point, constants, curvature_bound)
+        bounds = Bounds(point, premises)
+        if two_sided:
+            correction, solve = _correction(point, gradient)
+            better = gradient + correction
+            slack, size = bounds.of(better).total, norm(correction)
+            bound, lower = size + slack, np.maximum(size - slack, 0)
+            spent += solve
+        else:
+            bound = bounds.of(gradient).total
+        # The split is that at φ, where it can be told what the inner and the linear solve lacked.
+        shares = [share * _ratio(bound, found.total) for share in shares]
+        cost += start.cost + spent + point.cost
+    saddle = False if seen is None else to_numpy(seen) <= 0
+    bound = np.where(np.isnan(bound) | saddle, np.inf, bound)
+    lower = np.where(np.isnan(lower) | saddle, 0.0, lower)
+    inner, linear, rounding = (np.where(np.isnan(part) | saddle, np.inf, part) for part in shares)
     if not np.isfinite(bound).any():
         kind = Kind.NONE
-    inner, linear, rounding = (np.where(np.isnan(share), np.inf, share) for share in shares)
-    return Certificate(bound, lower, inner, linear, rounding, kind, bound < norm(gradient), better, cost)
+    informative = bound < norm(gradient)
+    return Certificate(
+        bound,
+        lower,
+        inner,
+        linear,
+        rounding,
+        kind,
+        informative,
+        better,
+        cost,
+        curvature.origin,
+        curvature.failure,
+        seen,
+    )
+
+
+def _premises(
+    point: Point, constants: Constants | None, strategy: CurvatureStrategy | None
+) -> tuple[Premises, Kind, CurvatureBound, Cost]:
+    """Gather what is known of the losses, and how well."""
+    shape, spent = point.phi.shape[:-1], Cost()
+    if constants is None:
+        constants = closed_form_constants(point.problem)
+    if constants is None:
+        constants, spent = sampled_constants(point.problem, point.phi)
+        strategy = SeenSpectrum() if strategy is None else strategy
+    m = np.full(shape, -np.inf) if constants.m is None else np.broadcast_to(constants.m, shape)
+    here, kind = np.full(shape, -np.inf), constants.kind
+    curvature = CurvatureBound(m, True, kind, constants.origin)
+    if strategy is not None:
+        curvature = strategy(point)
+        if curvature.everywhere:
+            m = np.fmax(m, curvature.value)
+        else:
+            here = np.broadcast_to(curvature.value, shape)
+        kind, spent = weakest(kind, curvature.kind), spent + curvature.cost
+    elif constants.m is None:
+        raise ArgumentError("constants: m is None; pass curvature_bound=ShiftedCholesky() or another strategy")
+    beta, rho = (np.broadcast_to(x, shape) for x in (constants.beta, constants.rho))
+    R = None if constants.concordance is None else np.broadcast_to(constants.concordance, shape)
+    return Premises(m, here, beta, rho, R), kind, curvature, spent
+
+
+def _smallest_seen(estimate: Any, phi: Any) -> Any:
+    """Smallest curvature that the estimate's linear solve met at its own φ; None where it met none."""
+    linear = estimate.linear if isinstance(estimate, Estimate) and phi is None else None
+    return None if linear is None else linear.smallest_eigenvalue
 
 
 def _operands(problem: BilevelProblem, theta: Array, estimate: Any, phi: Any) -> tuple[Array, Array]:
@@ -153,13 +235,11 @@ def _operands(problem: BilevelProblem, theta: Array, estimate: Any, phi: Any) ->
     return gradient + np.zeros_like(theta), problem.parameters(phi, "phi") + np.zeros_like(theta)
 
 
-def _correction(problem: BilevelProblem, phi: Array, g: Array) -> tuple[Array, Cost]:
+def _correction(point: Point, g: Array) -> tuple[Array, Cost]:
     """Solve (I + H/λ) e = r_lin: e is minus the whole error of ĝ if φ is φ*."""
-    lam = problem.lam_like(phi)[..., None]
-    A = problem.curvature(phi)
-    residual = problem.outer.gradient(phi) - A(g) / lam
-    solve = Cholesky(refinements=2)(A, residual)
-    return lam * solve.value, solve.cost + Cost(gradients=2, hvps=1)
+    A = point.problem.operator(point.linearization, point.phi)
+    solve = Cholesky(refinements=2)(A, point.linear(g, point.product(g)).vector)
+    return point.lam[..., None] * solve.value, solve.cost
 
 
 def _ratio(new: Array, old: Array) -> Array:

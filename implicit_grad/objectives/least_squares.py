@@ -126,6 +126,10 @@ class LeastSquares:
         """Return 0: the Hessian is constant."""
         return 0 * self.curvature_bound()
 
+    def self_concordance(self) -> Array:
+        """Return 0: there is no third derivative."""
+        return 0 * self.curvature_bound()
+
     def linearize_gauss_newton(self, x: Array) -> Linearization:
         """Return `linearize(x)`: of a model linear in its parameters the Gauss–Newton matrix is the Hessian."""
         return self.linearize(x)

@@ -135,6 +135,40 @@ class SoftmaxCrossEntropy:
         """
         return _THIRD_DERIVATIVE * largest_row(self.X) * largest_gram_eigenvalue(self.X)
 
+    def self_concordance(self) -> Array:
+        """Return R = √2 max‖xᵢ‖, with |D³f[u, u, v]| ≤ R‖v‖ D²f[u, u] for all u and v.
+
+        In the logits of one sample D³ is the central moment E(u − ū)²(v − v̄) and D² the variance E(u − ū)²; no v lies
+        further from its mean than its range, and logits moved by V have a range of at most √2‖xᵢ‖‖V‖.
+        """
+        return 2**0.5 * largest_row(self.X)
+
+    def gradient_change(self, x: Array, distance: Array) -> Array:
+        """Bound ‖∇f(x′) − ∇f(x)‖ for all x′ within `distance` of x: `(...)`, never infinite.
+
+        A sample's logits move by w = √2‖xᵢ‖·distance at most, in range. Then p moves by √2 tanh(w/4) at most, since
+        the total variation of p and a tilted p is at most tanh(w/4); and by λ_max(diag p − ppᵀ)(eʷ − 1)/√2, since
+        the curvature along the way is at most eʷ times the one here. Saturated samples hardly count. Rounding of p
+        and of its logits is allowed for.
+        """
+        check_size(x, self.size, self)
+        xp, z = namespace(x), self._outputs(x)
+        distance = xp.minimum(distance, xp.full_like(distance, float(xp.finfo(x.dtype).max) ** 0.5))  # no ∞·0
+        p, C = self._head.linearize(z)[2][0], self.n_classes
+        unit = 8 * (self.X.shape[-1] + C) * float(xp.finfo(x.dtype).eps)
+        logits = xp.abs(self.X) @ xp.reshape(xp.abs(x), (*x.shape[:-1], self.X.shape[-1], C))
+        spread = p * (1 - p)
+        curvature = xp.minimum(2 * xp.max(spread, axis=-1), xp.sum(spread, axis=-1))  # Gershgorin, trace
+        curvature = (curvature + unit) * (1 + unit * xp.max(logits, axis=-1))
+        lengths = norm(self.X)
+        width = 2**0.5 * lengths * distance[..., None]
+        saturated, local = 2**0.5 * xp.tanh(0.25 * width), curvature * xp.expm1(xp.minimum(width, 60.0 + 0 * width))
+        moved = xp.minimum(saturated, xp.where(width < 60, local / 2**0.5, saturated))
+        n = self.n_samples
+        return xp.minimum(
+            xp.sum(lengths * moved, axis=-1) / n, xp.sqrt(largest_gram_eigenvalue(self.X) / n) * norm(moved)
+        )
+
     def linearize_gauss_newton(self, x: Array) -> Linearization:
         """Return `linearize(x)`: of a model linear in its parameters the Gauss–Newton matrix is the Hessian."""
         return self.linearize(x)
