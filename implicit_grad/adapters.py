@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, device_of
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.estimators import MetaGradient
 from implicit_grad.implicit import ImplicitFunction
@@ -59,6 +59,8 @@ def implicit_function(
     ------
     ConvergenceError, IndefiniteError
         When called or differentiated: if φ is no root, or a linear solve fails. No wrong number enters the program.
+    ArgumentTypeError
+        For θ on a device: `ImplicitFunction` works there.
 
     Notes
     -----
@@ -82,12 +84,22 @@ def implicit_function(
 
     def phi_star(theta: Any) -> Any:
         """Return φ*(θ), differentiably."""
+        _refuse_device(theta)
         vector, unflatten = vector_of(theta)
         call = _Call(settings, unflatten)
         flat = root_of(vector, Root(call.F, call.find, call.solve))
         return reshape(flat, call.shape)
 
     return phi_star
+
+
+def _refuse_device(theta: Any) -> None:
+    """Refuse device arrays anywhere in a structure, before autograd does so without saying why."""
+    if isinstance(theta, dict | list | tuple):
+        for each in theta.values() if isinstance(theta, dict) else theta:
+            _refuse_device(each)
+    elif device_of(theta) is not None:
+        raise ArgumentTypeError("theta: implicit_function takes NumPy arrays only; use ImplicitFunction on a device")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,142 @@
+"""Regularisers, maps, roots and certificates on the device double: the host's numbers, or an error that says why not.
+
+What there is to cover is found in the public names, not listed.
+"""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from device_double import DOUBLE, DeviceArray, Traffic
+from device_scenes import EPS, OBJECTIVES, close, pair
+
+import implicit_grad
+from implicit_grad import (
+    CG,
+    ArgumentTypeError,
+    AutodiffMap,
+    DiagonalQuadratic,
+    FixedPoint,
+    ImplicitFunction,
+    ImplicitGradient,
+    LogCosh,
+    MetaGradient,
+    Newton,
+    NewtonRoot,
+    PseudoHuber,
+    Quadratic,
+    RegularizedProblem,
+    RelativeEntropy,
+    agree,
+    certify,
+    implicit_function,
+)
+
+WEIGHTS = np.array([0.7, 1.5, 2.0])
+REGULARIZERS = {
+    Quadratic: 0.7,
+    DiagonalQuadratic: WEIGHTS,
+    LogCosh: 1.3,
+    PseudoHuber: 0.6,
+    RelativeEntropy: 0.9,
+}
+COVERED = {"RegularizedProblem", "AutodiffMap", "FixedPoint", "BilevelProblem", "Stretched"}
+"""Problems and maps of this file and of the scenes; `Stretched` is in `test_a_whitened_problem`."""
+
+
+def _public(*methods):
+    """Public classes, protocols aside, that have these methods."""
+    found = {name: getattr(implicit_grad, name) for name in vars(implicit_grad)}
+    return {
+        name
+        for name, cls in found.items()
+        if isinstance(cls, type) and not getattr(cls, "_is_protocol", False) and all(hasattr(cls, m) for m in methods)
+    }
+
+
+def test_every_public_objective_problem_and_regulariser_is_covered():
+    scenes = {type(build(_data(), np.asarray)).__name__ for build in OBJECTIVES.values()}
+    assert _public("linearize") | _public("stationarity") == scenes | COVERED
+    assert _public("by_strength") == {cls.__name__ for cls in REGULARIZERS}
+
+
+def _data():
+    from device_scenes import data_of
+
+    return data_of(31)
+
+
+def _scene(cls):
+    """The same regularised problem on both sides, with positive φ and θ."""
+    plain, theta, device, _ = pair("least squares")
+    rng = np.random.default_rng(53)
+    theta = np.abs(theta) + 0.3
+    phi, q = np.abs(rng.standard_normal(theta.shape)) + 0.2, rng.standard_normal(theta.shape)
+    host = RegularizedProblem(plain.inner, plain.outer, cls(REGULARIZERS[cls]))
+    there = RegularizedProblem(device.inner, device.outer, cls(DOUBLE.asarray(REGULARIZERS[cls])))
+    return host, there, phi, theta, q
+
+
+EVERY_REGULARIZER = pytest.mark.parametrize("cls", REGULARIZERS, ids=lambda cls: cls.__name__)
+
+
+@EVERY_REGULARIZER
+def test_regularisers(cls):
+    """Within four roundings of the host, and nothing is read or sent."""
+    host, there, phi, theta, q = _scene(cls)
+    at = [DOUBLE.asarray(each) for each in (phi, theta, q)]
+    methods = {"value": 2, "gradient": 2, "curvature": 2, "coupling": 2, "by_strength": 3}
+    Traffic.reset()
+    got = [getattr(there.regularizer, name)(*at[:n]) for name, n in methods.items()]
+    assert (Traffic.reads, Traffic.uploads) == (0, 0)
+    for one, (name, n) in zip(got, methods.items(), strict=True):
+        close(one, getattr(host.regularizer, name)(*(phi, theta, q)[:n]), 4 * EPS)
+
+
+@EVERY_REGULARIZER
+def test_roots_and_implicit_gradients(cls):
+    """`NewtonRoot`, then `ImplicitFunction` there; within 10³·d·eps·κ of the host."""
+    host, there, phi, theta, _ = _scene(cls)
+    at = DOUBLE.asarray(theta)
+    solver = CG(40, 1e-13)
+    close(there.linearize(DOUBLE.asarray(phi), at).value, host.linearize(phi, theta).value, 4 * EPS)
+    root = NewtonRoot(linear_solver=solver)
+    wanted, got = root(host, theta, theta), root(there, at, at)
+    assert list(got.status.flat) == list(wanted.status.flat)
+    products = host.linearize(wanted.value, theta).phi_product
+    J = np.stack([products(np.broadcast_to(e, theta.shape)) for e in np.eye(3)], axis=-1)
+    bound = 1e3 * 3 * EPS * np.linalg.cond(J).max()
+    close(got.value, wanted.value, bound)
+    one = ImplicitFunction(host, solver).gradient(wanted, theta, host.outer)
+    close(ImplicitFunction(there, solver).gradient(got, at, there.outer).gradient, one.gradient, bound)
+
+
+@pytest.mark.parametrize("cls", [Quadratic, DiagonalQuadratic])
+def test_a_whitened_problem(cls):
+    host, there, phi, _, q = _scene(cls)
+    (plain, root), (device, root_there) = host.whitened(), there.whitened()
+    at = root_there * DOUBLE.asarray(phi)
+    assert isinstance(at, DeviceArray)
+    one, two = plain.inner.linearize(root * phi), device.inner.linearize(at)
+    close(two.gradient, one.gradient, 4 * EPS)
+    close(two.hvp(DOUBLE.asarray(q)), one.hvp(q), 8 * EPS)
+
+
+def test_what_is_for_the_host_only_says_so():
+    """Maps of autograd, differentiable solvers, certificates and comparisons."""
+    _, _, device, there = pair("least squares")
+    F = AutodiffMap(lambda p, t: p**3 + p - t)
+    contraction = FixedPoint(AutodiffMap(lambda p, t: 0.3 * anp.tanh(p) + t))
+    for call in (
+        lambda: F.linearize(there[0], there[0]),
+        lambda: F.value(there[0], there[0]),
+        lambda: contraction.linearize(there[0], there[0]),
+        lambda: NewtonRoot()(F, there[0], there[0]),
+        lambda: implicit_function(lambda t: t, F.F)(there[0]),
+        lambda: implicit_function(lambda t: t, F.F)({"a": [there[0]]}),
+    ):
+        with pytest.raises(ArgumentTypeError, match="NumPy arrays"):
+            call()
+    estimate = MetaGradient(Newton(), ImplicitGradient(CG(9)))(device, there)
+    for call in (lambda: certify(device, there, estimate), lambda: agree(device, there)):
+        with pytest.raises(ArgumentTypeError, match="on the host; move"):
+            call()
