@@ -6,9 +6,13 @@ import tracemalloc
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from implicit_grad import border
-from implicit_grad.backend import Array, device_of
+from implicit_grad.backend import Array, device_of, namespace
+from implicit_grad.certificates import Constants
 from implicit_grad.errors import ArgumentTypeError
+from implicit_grad.estimators._accuracy import check, reach
 from implicit_grad.estimators.implicit import ImplicitGradient
 from implicit_grad.inner import InnerSolver, Newton
 from implicit_grad.linear import Cholesky
@@ -95,6 +99,61 @@ class MetaGradient:
         if self.measure_memory and device_of(theta) is not None:
             raise ArgumentTypeError("measure_memory: counts memory of the host only, and θ lives on a device")
         return self._measured(problem, theta) if self.measure_memory else self._estimate(problem, theta)
+
+    def to_accuracy(
+        self,
+        problem: BilevelProblem,
+        theta: Array,
+        rtol: float = 1e-6,
+        *,
+        limit: Cost | None = None,
+        constants: Constants | None = None,
+    ) -> Estimate:
+        r"""Estimate the meta-gradient until its own certificate says ‖g − ∇F‖ ≤ rtol·‖g‖.
+
+        Inner steps and linear steps are taken in turn, each from where the last ones ended. The certificate's shares
+        say which: the inner solve goes on until its share is half the tolerance (or a hundredth of what it was), and
+        the linear system is only solved as accurately as the inner share justifies.
+
+        Parameters
+        ----------
+        problem : BilevelProblem
+        theta : (..., d) array
+            Each problem of the batch stops on its own.
+        rtol : float
+            0 < rtol < 1.
+        limit : Cost, optional
+            Gradients and Hessian-vector products to be spent; default: 100,000 of each. Steps that were begun are
+            finished.
+        constants : Constants, optional
+            As in `certify`.
+
+        Returns
+        -------
+        Estimate
+            With its certificate. `CONVERGED`: certified, as far as `certificate.kind` goes. `BUDGET_SPENT`: the limit
+            came first; the bound is what it is. `STAGNATED`: not attainable; where rounding is to blame,
+            rounding_share/‖g‖ is about the smallest rtol that is. `INDEFINITE`: no minimum was found, and no number
+            is returned.
+
+        Raises
+        ------
+        ArgumentError, ArgumentTypeError
+            For estimators without a linear solve, inner solvers without steps, and bad input.
+
+        References
+        ----------
+        Eisenstat, Walker, Choosing the forcing terms in an inexact Newton method, SIAM J. Sci. Comput. 17 (1996).
+        """
+        if not isinstance(problem, BilevelProblem):
+            raise ArgumentTypeError(f"problem: expected a BilevelProblem, got {type(problem).__name__}")
+        theta = problem.parameters(theta)
+        border.positive_float("rtol", border.tolerance("rtol", rtol))
+        if namespace(theta) is not np:
+            raise ArgumentTypeError("theta: certificates are computed on the host; move the problem with to_numpy")
+        budget = limit or Cost(gradients=100_000, hvps=100_000)
+        linear_solver = check(self.estimator, self.inner_solver)
+        return reach(self.inner_solver, linear_solver, problem, theta, rtol, budget, constants)
 
     def _estimate(self, problem: BilevelProblem, theta: Array) -> Estimate:
         return self.estimator(problem, theta, self.inner_solver(problem, theta))

@@ -202,6 +202,7 @@ class MpmathIntervals:
     def widened(self, x: Array, radius: Fraction) -> Array:
         """Return intervals that hold [x − r, x + r]."""
         r = self._iv.mpf(radius.numerator) / self._iv.mpf(radius.denominator)
+        # Arrays stand first: an mpmath number would take a whole array for a number.
         return x + self._iv.mpf([-1, 1]) * r
 
     def largest(self, x: Array) -> Fraction:

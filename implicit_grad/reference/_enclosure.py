@@ -42,11 +42,11 @@ class Stationarity:
     theta: Array
 
     def __call__(self, x: Array) -> Array:
-        return self.train.gradient(x) + self.lam * (x - self.theta)
+        return self.train.gradient(x) + (x - self.theta) * self.lam
 
     def derivative(self, x: Array) -> Array:
         """Return A(φ) = ∇²L_train(φ) + λI."""
-        return self.train.hessian(x) + self.lam * np.eye(self.train.size, dtype=int).astype(object)
+        return self.train.hessian(x) + np.eye(self.train.size, dtype=int).astype(object) * self.lam
 
 
 def enclose(
@@ -88,7 +88,7 @@ def enclose(
     b = test.gradient(X)
     q = _solve(R, C, R.middle(A), R.middle(b))
     off = R.largest(R.matmul(C, (b - R.matmul(A, q[:, None])[:, 0])[:, None])) / (1 - epsilon)
-    g = F.lam * q
+    g = q * F.lam
     values = R.fractions(g)
     # The product's own rounding is in the ball of g.
     slack = R.largest(g - R.middle(g)) + off * Fraction(lam)

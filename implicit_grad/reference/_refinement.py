@@ -62,7 +62,7 @@ def _corrected(x: Array, residual: Any, solve: Any) -> Array:
 def _radius(problem: BilevelProblem, theta: Array, phi: Array, g: Array, r_in: float, r_lin: float) -> float:
     """Bound of ‖g − ∇F‖ from both residuals and their rounding, as a certificate has it but in long doubles."""
     point = phi.astype(np.float64)
-    known = closed_form_constants(problem) or sampled_constants(problem, point)
+    known = closed_form_constants(problem) or sampled_constants(problem, point)[0]
     ends = spectrum_ends(problem.curvature(point))
     m = float(ends[0] if known.m is None else known.m)
     beta, rho = float(known.beta), float(known.rho)

@@ -1,0 +1,205 @@
+"""A meta-gradient to a requested accuracy: inner steps and linear steps, balanced by a certificate's shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from implicit_grad.backend import Array, norm
+from implicit_grad.certificates import Certificate, Constants, certify, closed_form_constants
+from implicit_grad.errors import ArgumentError
+from implicit_grad.inner import InnerSolver
+from implicit_grad.linear import LinearSolver
+from implicit_grad.problem import BilevelProblem
+from implicit_grad.results import Cost, Estimate, Solution, Status, status_codes, statuses
+
+_INNER_PART = 0.5
+_LINEAR_PART = 0.4
+"""Of the tolerance; what is left is for rounding."""
+
+_FORCING = 0.1
+"""The linear share is not made smaller than this part of the inner one."""
+
+_FIRST_STEPS = 4
+_GROWTH = 4
+_ROUND = 1e-2
+"""How much smaller the inner share is made before the linear system is looked at again."""
+
+_PATIENCE = 3
+_MOST_ROUNDS = 200
+
+
+def reach(
+    inner_solver: InnerSolver,
+    linear_solver: LinearSolver,
+    problem: BilevelProblem,
+    theta: Array,
+    rtol: float,
+    limit: Cost,
+    constants: Constants | None,
+) -> Estimate:
+    """Advance φ and g, each from where it stands, until every problem is certified or cannot be."""
+    known = constants or closed_form_constants(problem)
+    run = _Run(inner_solver, linear_solver, problem, theta, rtol, limit, known)
+    run.solve(np.full(theta.shape[:-1], _FORCING))
+    for _ in range(_MOST_ROUNDS):
+        run.judge()
+        if not run.active.any():
+            break
+        if run.spent():
+            run.stop(run.active, Status.BUDGET_SPENT)
+            break
+        if (run.active & run.wants_inner()).any():
+            run.advance()
+        run.solve(run.linear_target())
+    else:
+        run.stop(run.active, Status.STAGNATED)
+    return run.estimate()
+
+
+@dataclass(eq=False)
+class _Run:
+    inner_solver: Any
+    linear_solver: Any
+    problem: BilevelProblem
+    theta: Array
+    rtol: float
+    limit: Cost
+    constants: Constants | None
+
+    def __post_init__(self) -> None:
+        shape = self.theta.shape[:-1]
+        self.phi, self.q = self.theta.copy(), np.zeros_like(self.theta)
+        self.lam = self.problem.lam_like(self.theta)
+        self.cost, self.chunk = Cost(), _FIRST_STEPS
+        self.active = np.ones(shape, dtype=bool)
+        self.codes = np.full(shape, Status.CONVERGED.code)
+        self.residual = norm(self.problem.stationarity(self.phi, self.theta))
+        self.cost += Cost(gradients=1)
+        self.before = np.full(shape, np.inf)
+        self.stalled, self.best = np.zeros(shape, dtype=int), np.full(shape, np.inf)
+        self.inner: Solution[Any] | None = None
+        self.linear: Solution[Any] | None = None
+        self.certificate: Certificate | None = None
+
+    @property
+    def gradient(self) -> Array:
+        return self.lam[..., None] * self.q
+
+    def stop(self, mask: Array, status: Status) -> None:
+        self.codes = np.where(mask & self.active, status.code, self.codes)
+        self.active = self.active & ~mask
+
+    def spent(self) -> bool:
+        return self.cost.gradients >= self.limit.gradients or self.cost.hvps >= self.limit.hvps
+
+    def judge(self) -> None:
+        """Certify what there is; stop problems that are done, and those that cannot be."""
+        found = certify(self.problem, self.theta, self.gradient, self.phi, constants=self.constants)
+        self.certificate, self.cost = found, self.cost + found.cost
+        self.goal = self.rtol * norm(self.gradient)
+        self.stop((found.bound <= self.goal) & np.isfinite(found.bound), Status.CONVERGED)
+        finite = np.isfinite(self.q).all(axis=-1) & np.isfinite(self.phi).all(axis=-1)
+        self.stop(~finite, Status.NONFINITE)
+        better = (found.bound < 0.9 * self.best) | (self.residual < 0.9 * self.before)
+        self.before = self.residual
+        self.best, self.stalled = np.fmin(self.best, found.bound), np.where(better, 0, self.stalled + 1)
+        # Where rounding alone is more than what is asked for, the rest is brought down to it and no further.
+        rounding = found.rounding_share > self.goal
+        self.stop(rounding & (found.inner_share + found.linear_share <= found.rounding_share), Status.STAGNATED)
+        lost = self.stalled >= _PATIENCE
+        self.stop(lost & ~np.isfinite(found.bound), Status.INDEFINITE)
+        self.stop(lost, Status.STAGNATED)
+
+    def wants_inner(self) -> Array:
+        assert self.certificate is not None  # judged before
+        return ~(self.certificate.inner_share <= _INNER_PART * self.goal)
+
+    def advance(self) -> None:
+        """Take inner steps, from φ on, until the inner share is near its part or a hundredth of what it was."""
+        assert self.certificate is not None  # judged before
+        wanting, share = self.active & self.wants_inner(), self.certificate.inner_share
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.where(np.isfinite(share) & (share > 0), 0.9 * _INNER_PART * self.goal / share, 0.0)
+        target = self.residual * np.maximum(ratio, _ROUND)
+        while (pending := wanting & (self.residual > target)).any() and not self.spent():
+            run = self._inner(self.chunk)
+            self.phi = np.where(pending[..., None], run.value, self.phi)
+            before, after = self.residual, run.residual_norm
+            self.residual = np.where(pending, after, before)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                rate = np.log(after / before) / self.chunk
+                needed = np.where(pending & (rate < 0), np.log(target / after) / rate, self.chunk * _GROWTH)
+            if not (pending & (after < before)).any():
+                break
+            left = np.nanmax(np.where(pending & (after > target), needed, 0))
+            self.chunk = int(np.clip(np.ceil(left), 1, _GROWTH * self.chunk))
+
+    def _inner(self, steps: int) -> Solution[Any]:
+        """Take inner steps from φ; Newton one at a time."""
+        changes: dict[str, Any] = (
+            {"steps": steps} if hasattr(self.inner_solver, "steps") else {"max_steps": min(steps, 1)}
+        )
+        if hasattr(self.inner_solver, "record"):
+            changes["record"] = False
+        self.inner = replace(self.inner_solver, **changes)(self.problem, self.theta, start=self.phi)
+        self.cost += self.inner.cost
+        return self.inner
+
+    def linear_target(self) -> Array:
+        """Return by how much the linear share is to shrink."""
+        assert self.certificate is not None  # judged before
+        found = certify(self.problem, self.theta, self.gradient, self.phi, constants=self.constants)
+        self.cost += found.cost
+        wanted = np.maximum(_LINEAR_PART * self.goal, _FORCING * np.where(self.wants_inner(), found.inner_share, 0))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = wanted / found.linear_share
+        return np.where(np.isfinite(ratio), ratio, _FORCING)
+
+    def solve(self, target: Array) -> None:
+        """Correct q by a solve of its residual system, to the share `target` of the residual."""
+        needed = self.active & (target < 1)
+        if not needed.any():
+            return
+        A, b = self.problem.curvature(self.phi), self.problem.outer.gradient(self.phi)
+        r = b - A(self.q)
+        r = np.where(needed[..., None], r, 0.0)
+        self.cost += Cost(gradients=2, hvps=1)
+        solver = self.linear_solver
+        if hasattr(solver, "rtol"):
+            rtol = float(np.clip(target[needed].min(), 1e-15, 0.9))
+            solver = replace(solver, rtol=rtol, max_steps=max(10 * self.theta.shape[-1], 100))
+        run = solver(A, r)
+        self.cost += run.cost
+        self.linear = run
+        indefinite = status_codes(run.status) == Status.INDEFINITE.code
+        self.q = np.where((needed & ~indefinite)[..., None], self.q + run.value, self.q)
+        self.saddle = needed & indefinite
+        if self.certificate is not None:
+            self.stop(self.saddle & ~self.wants_inner(), Status.INDEFINITE)
+
+    def estimate(self) -> Estimate:
+        assert self.certificate is not None  # every run is judged
+        inner = self.inner or self._inner(0)
+        inner = replace(inner, value=self.phi, residual_norm=self.residual, path=None, solver=self.inner_solver)
+        g = np.where((self.codes == Status.INDEFINITE.code)[..., None], np.nan, self.gradient)
+        return Estimate(g, inner, self.linear, self.cost, statuses(self.codes), self.certificate)
+
+
+def check(estimator: Any, inner_solver: Any) -> Any:
+    """Return the linear solver to be used.
+
+    Raises
+    ------
+    ArgumentError
+        For estimators without a linear solve, and inner solvers without a step count.
+    """
+    if not hasattr(estimator, "linear_solver"):
+        raise ArgumentError(f"estimator: accuracy on demand needs ImplicitGradient(CG(10)), got {estimator!r}")
+    if not (hasattr(inner_solver, "steps") or hasattr(inner_solver, "max_steps")):
+        raise ArgumentError(f"inner_solver: accuracy on demand needs one with a step count, got {inner_solver!r}")
+    if getattr(inner_solver, "proximal", True) is False:
+        raise ArgumentError("inner_solver: with proximal=False it does not tend to φ*")
+    return estimator.linear_solver

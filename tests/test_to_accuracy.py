@@ -1,0 +1,97 @@
+"""Accuracy on demand: what is called converged is, and what cannot be reached is said so."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from oracles import scenes
+from oracles.losses import Counting, Diagonal
+
+from implicit_grad import (
+    CG,
+    EXACT,
+    LBFGS,
+    ArgumentError,
+    BilevelProblem,
+    Cost,
+    FirstOrderGradient,
+    GradientDescent,
+    ImplicitGradient,
+    MetaGradient,
+    Nesterov,
+    Newton,
+    Status,
+)
+
+MAKES = {"ridge": scenes.ridge, "softmax": scenes.softmax}
+INNERS = (GradientDescent(None, 10), Newton(), LBFGS(10), Nesterov(None, 10))
+
+
+def _method(inner=INNERS[0]):
+    return MetaGradient(inner, ImplicitGradient(CG(5)))
+
+
+@pytest.mark.parametrize("inner", INNERS, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("make", MAKES.values(), ids=MAKES)
+@pytest.mark.parametrize("rtol", [1e-2, 1e-5])
+def test_converged_means_within_the_tolerance(make, inner, rtol):
+    scene = make(0.37)
+    problem = replace(scene.problem, lam=np.array([0.05, 0.37, 30.0]))
+    found, exact = _method(inner).to_accuracy(problem, scene.theta, rtol), EXACT(problem, scene.theta).gradient
+    assert all(status is Status.CONVERGED for status in found.status)
+    size = np.linalg.norm(found.gradient, axis=-1)
+    assert (np.linalg.norm(found.gradient - exact, axis=-1) <= found.certificate.bound).all()
+    assert (found.certificate.bound <= rtol * size).all()
+
+
+def test_more_accuracy_costs_more_and_a_loose_one_little():
+    scene = scenes.softmax(0.05)
+    costs = [_method().to_accuracy(scene.problem, scene.theta, rtol).cost for rtol in (1e-1, 1e-3, 1e-5)]
+    assert costs[0].gradients < costs[1].gradients < costs[2].gradients
+    assert costs[0].hvps <= costs[1].hvps <= costs[2].hvps
+
+
+def test_what_rounding_does_not_allow_is_said():
+    scene = scenes.softmax(0.37)
+    found = _method(Newton()).to_accuracy(scene.problem, scene.theta, 1e-15)
+    assert found.status is Status.STAGNATED
+    attainable = found.certificate.rounding_share / np.linalg.norm(found.gradient)
+    assert attainable > 1e-15
+    assert _method(Newton()).to_accuracy(scene.problem, scene.theta, 10 * float(attainable)).ok
+
+
+def test_a_spent_budget_is_said():
+    scene = scenes.softmax(0.05)
+    found = _method().to_accuracy(scene.problem, scene.theta, 1e-6, limit=Cost(gradients=20, hvps=1000))
+    assert found.status is Status.BUDGET_SPENT
+    assert found.certificate.bound > 1e-6 * np.linalg.norm(found.gradient)
+    assert found.cost.gradients < 200
+
+
+def test_its_cost_is_what_a_counting_loss_sees():
+    scene = scenes.softmax(0.37)
+    train, test = Counting(scene.problem.inner), Counting(scene.problem.outer)
+    found = _method().to_accuracy(BilevelProblem(train, test, scene.problem.lam), scene.theta, 1e-4)
+    assert found.cost.hvps == train.calls["hvps"]
+    assert found.cost.gradients == train.calls["gradients"] + test.calls["gradients"]
+
+
+def test_at_a_maximum_there_is_nothing_to_reach():
+    loss = Diagonal(np.array([-3.0, 2.0]), 1.0)
+    found = _method().to_accuracy(BilevelProblem(loss, loss, 0.5), np.array([1.0, 1.0]), 1e-3)
+    assert not found.ok
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda p, t: _method().to_accuracy(p, t, 0.0), "rtol"),
+        (lambda p, t: _method().to_accuracy(p, t, 2.0), "rtol"),
+        (lambda p, t: MetaGradient(Newton(), FirstOrderGradient()).to_accuracy(p, t), "estimator"),
+        (lambda p, t: _method(GradientDescent(None, 5, proximal=False)).to_accuracy(p, t), "inner_solver"),
+    ],
+)
+def test_bad_input(call, name):
+    scene = scenes.ridge(0.37)
+    with pytest.raises(ArgumentError, match=name):
+        call(scene.problem, scene.theta)
