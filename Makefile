@@ -11,7 +11,7 @@ export MPLBACKEND ?= Agg
 PEERS  := jax jaxopt optimistix lineax torch torchopt
 BENCH  ?=
 
-.PHONY: setup figures test test-gpu bench check lint types clean
+.PHONY: setup figures test test-gpu bench certificates check lint types clean
 .DEFAULT_GOAL := figures
 
 setup: $(STAMP)
@@ -42,6 +42,10 @@ bench: setup
 	    || echo "bench: $$peer could not be installed and is left out"; \
 	done
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Every error bar against its reference; exits with 1 if one is crossed. Writes docs/certificates.md.
+certificates: setup
+	$(BIN)/python -m benchmarks.certificates
 
 lint: setup
 	$(BIN)/ruff check .
