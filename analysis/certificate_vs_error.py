@@ -3,7 +3,8 @@
 Claim. For every estimator and every inner accuracy the bound of ‖g − ∇F‖ lies above the error: no point below 1 on
 ridge and softmax regression, whose constants are known in closed form. From residuals alone (hollow) it is typically
 30 times the error here, up to 600: a residual does not say in which eigendirections it lies. The two-sided enclosure
-(dots), for five Newton steps more, is the error itself. For a network ρ and β are only sampled: an estimate, which may be crossed.
+(dots), for five Newton steps more, is the error itself. For a network ρ and β are only sampled: an estimate, which
+may be crossed.
 
 Source. Rajeswaran et al. 2019 (arXiv:1909.04630), implicit gradient accuracy, in its computable form: residuals
 instead of distances. The error is that to the gradient at φ* found by Newton.
@@ -34,6 +35,9 @@ ESTIMATORS = (
     ImplicitGradient(Cholesky()),
 )
 NEWTON_STEPS = 5
+WANTED = 6
+"""Median of bound over error that was set as a target before it was measured; these two problems miss it."""
+
 VISIBLE = 1e-7
 """Errors below this are left out: the rounding allowance of a bound is near 1e-8."""
 
@@ -143,12 +147,12 @@ def claims(tables: Mapping[str, Any]) -> list[Claim]:
             found.append(at_most(f"{name}: enclosures below the error, of {len(sharp)}", below, 0))
             within = float(np.mean(sharp <= 1.1))
             found.append(at_least(f"{name}: enclosures within 10 % of the error, share", within, 0.95))
-        found.append(at_most(f"{name}: median of bound over error", float(np.median(ratios)), 100))
+        found.append(at_most(f"{name}: median of bound over error", float(np.median(ratios)), WANTED))
     return found
 
 
 FIGURE = Figure(
     STEM, sweeps, draw_figure, claims=claims,
-    reading="One point for each task, inner accuracy and estimator. Errors below 1e-7, where rounding allowances show, "
-    "are left out.",
+    reading="One point for each task, inner accuracy and estimator. Errors below 1e-7, where rounding allowances "
+    "show, are left out.",
 )  # fmt: skip
