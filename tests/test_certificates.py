@@ -68,8 +68,8 @@ def audit(kind, seed, newton_steps, shrink=None, batches=4, tasks=100):
 @pytest.mark.parametrize("newton_steps", [0, 6])
 @pytest.mark.parametrize("kind", ["ridge", "logistic", "softmax"])
 def test_rigorous_bounds_are_never_crossed(kind, newton_steps):
-    pairs, crossed, ratios = audit(kind, 20261124, newton_steps, batches=4 if newton_steps == 0 else 2)
-    assert pairs > 3000
+    pairs, crossed, ratios = audit(kind, 20261124, newton_steps, batches=4 if newton_steps == 0 else 1)
+    assert pairs > 1500
     assert crossed == 0
     if newton_steps:
         assert np.median(ratios) < 1.1
