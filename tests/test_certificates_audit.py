@@ -18,7 +18,7 @@ def test_no_bound_is_crossed(tallies):
 
 
 def test_bounds_are_close(tallies):
-    """The page's medians are of thousands of pairs; these are of a few problems: not out of all reason."""
+    """The page gives medians of thousands of pairs; these are of a few problems: not out of all reason."""
     for (family, name), tally in tallies.items():
         median = np.median(np.concatenate(tally.ratios))
         if name.startswith("enclosure"):
