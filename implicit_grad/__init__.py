@@ -7,6 +7,10 @@ from implicit_grad.agreement import agree as agree
 from implicit_grad.certificates import Certificate as Certificate
 from implicit_grad.certificates import Constants as Constants
 from implicit_grad.certificates import certify as certify
+from implicit_grad.check import Defect as Defect
+from implicit_grad.check import Finding as Finding
+from implicit_grad.check import ProblemReport as ProblemReport
+from implicit_grad.check import check_problem as check_problem
 from implicit_grad.errors import ArgumentError as ArgumentError
 from implicit_grad.errors import ArgumentTypeError as ArgumentTypeError
 from implicit_grad.errors import BackendError as BackendError
@@ -18,6 +22,7 @@ from implicit_grad.errors import ImplicitGradError as ImplicitGradError
 from implicit_grad.errors import IndefiniteError as IndefiniteError
 from implicit_grad.errors import LossError as LossError
 from implicit_grad.errors import MissingDependency as MissingDependency
+from implicit_grad.errors import NondeterministicLossError as NondeterministicLossError
 from implicit_grad.errors import NonFiniteError as NonFiniteError
 from implicit_grad.estimators import EXACT as EXACT
 from implicit_grad.estimators import CheckpointedGradient as CheckpointedGradient
@@ -47,7 +52,6 @@ from implicit_grad.inner import LBFGS as LBFGS
 from implicit_grad.inner import SGD as SGD
 from implicit_grad.inner import Adam as Adam
 from implicit_grad.inner import Continuation as Continuation
-from implicit_grad.inner import Distance as Distance
 from implicit_grad.inner import GradientDescent as GradientDescent
 from implicit_grad.inner import HeavyBall as HeavyBall
 from implicit_grad.inner import InnerSolver as InnerSolver
@@ -55,6 +59,7 @@ from implicit_grad.inner import Nesterov as Nesterov
 from implicit_grad.inner import Newton as Newton
 from implicit_grad.inner import NewtonCG as NewtonCG
 from implicit_grad.inner import ScipyMinimize as ScipyMinimize
+from implicit_grad.inner.stopping import Distance as Distance
 from implicit_grad.linear import CG as CG
 from implicit_grad.linear import GMRES as GMRES
 from implicit_grad.linear import LSMR as LSMR

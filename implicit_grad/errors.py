@@ -28,6 +28,10 @@ class LossError(ImplicitGradError, TypeError):
     """A user's loss returned something that is not one real number per problem."""
 
 
+class NondeterministicLossError(LossError):
+    """A user's loss gives different numbers for the same parameters; the message says which, and by how much."""
+
+
 class BackendError(ImplicitGradError, TypeError):
     """Arrays of two backends met in one call."""
 

@@ -11,4 +11,3 @@ from implicit_grad.inner.newton import Newton as Newton
 from implicit_grad.inner.newton_cg import NewtonCG as NewtonCG
 from implicit_grad.inner.scipy_minimize import ScipyMinimize as ScipyMinimize
 from implicit_grad.inner.sgd import SGD as SGD
-from implicit_grad.inner.stopping import Distance as Distance
