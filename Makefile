@@ -11,7 +11,7 @@ export MPLBACKEND ?= Agg
 PEERS  := jax jaxopt optimistix lineax torch torchopt
 BENCH  ?=
 
-.PHONY: setup figures test test-gpu bench certificates check lint types clean
+.PHONY: setup figures test test-gpu mutants bench certificates check lint types clean
 .DEFAULT_GOAL := figures
 
 setup: $(STAMP)
@@ -46,6 +46,10 @@ bench: setup
 # Every error bar against its reference; exits with 1 if one is crossed. Writes docs/certificates.md.
 certificates: setup
 	$(BIN)/python -m benchmarks.certificates
+
+# Every law against every mutant: fails if one survives, a sound control is accused, or a law kills nothing.
+mutants: setup
+	$(BIN)/python -m implicit_grad.testing.mutants docs/mutants.md
 
 lint: setup
 	$(BIN)/ruff check .

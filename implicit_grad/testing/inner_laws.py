@@ -175,7 +175,7 @@ def check_envelope(solve: InnerSubject, spec: RidgeSpec) -> None:
     for theta in (case.theta + h * v, case.theta - h * v):
         phi = solve.minimiser(case.problem, theta)
         values.append(float(case.problem.value(phi, theta)))
-        terms += case.train.value_abs(phi) + case.lam / 2 * (norm(phi) + norm(theta)) ** 2
+        terms += case.train.value_abs(phi) + case.lam / 2 * float(norm(phi) + norm(theta)) ** 2
         loose += solve.allowed_residual(case, phi) ** 2 / case.lam
     slope = case.lam * (case.theta - solve.minimiser(case.problem, case.theta)) @ v
     noise = (64 * case.size * UNIT * terms + loose) / h + case.lam * solve.tol_phi(case)

@@ -12,28 +12,27 @@ from implicit_grad.testing.closed_forms import accurate_solve
 from implicit_grad.testing.comparisons import NotApplicable, Violation, at_most, holds, same
 from implicit_grad.testing.krylov_laws import check_chebyshev, check_optimality, check_termination
 from implicit_grad.testing.law import Law
-from implicit_grad.testing.linear_subject import REFUSALS, Answer, Claim, Domain, LinearSubject
+from implicit_grad.testing.linear_edge_laws import (
+    check_batch,
+    check_nonfinite,
+    check_one_unknown,
+    check_purity,
+    check_saddle,
+    check_singular,
+)
+from implicit_grad.testing.linear_subject import (
+    Answer,
+    Claim,
+    LinearSubject,
+    allowed_residual,
+    attainable,
+    promised_error,
+    true_residual,
+)
 from implicit_grad.testing.matrices import UNIT, Array, Clustered, Geometric, Indefinite, LinearSystem, Singular
 from implicit_grad.testing.promises import Budget, Exact, Krylov, Tolerance
 
 norm = np.linalg.norm
-
-
-def true_residual(A: Array, b: Array, x: Array) -> Any:
-    """‖b − Ax‖ in extended precision."""
-    wide = np.longdouble
-    return norm((b.astype(wide) - A.astype(wide) @ np.asarray(x, dtype=wide)).astype(np.float64))
-
-
-def attainable(A: Array, b: Array, x: Array) -> float:
-    """10·N·eps·(‖A‖‖x‖ + ‖b‖): a residual below it cannot be told from zero."""
-    return float(20 * b.size * UNIT * (norm(A, 2) * norm(x) + norm(b)))
-
-
-def allowed_residual(solve: LinearSubject, A: Array, b: Array, x: Array) -> float:
-    """max(rtol‖b‖, attainable)."""
-    rtol = getattr(solve.promise, "rtol", 0.0)
-    return float(max(rtol * norm(b), attainable(A, b, x)))
 
 
 def _answer(solve: LinearSubject, A: Array, b: Array) -> Answer:
@@ -46,12 +45,6 @@ def _answer(solve: LinearSubject, A: Array, b: Array) -> Answer:
             raise NotApplicable(f"the solver says that it did not get there ({answer.said})")
         raise Violation(f"{answer.said} on a positive definite matrix")
     return answer
-
-
-def _promised_error(solve: LinearSubject, system: LinearSystem, b: Array, x: Array) -> float:
-    """‖A⁻¹‖ times the residual allowed: how far two good answers may be apart."""
-    A = system.matrix()
-    return float(allowed_residual(solve, A, b, x) / np.abs(system.eigenvalues[-1]))
 
 
 def check_accuracy(solve: LinearSubject, system: LinearSystem) -> None:
@@ -70,7 +63,7 @@ def check_forward_error(solve: LinearSubject, system: LinearSystem) -> None:
     A, b = system.matrix(), system.rhs()
     x = accurate_solve(A, b).astype(np.float64)
     answer = _answer(solve, A, b)
-    same(answer.value, x, 2 * _promised_error(solve, system, b, x), "‖x̂ − A⁻¹b‖")
+    same(answer.value, x, 2 * promised_error(solve, system, b, x), "‖x̂ − A⁻¹b‖")
 
 
 def check_easy(solve: LinearSubject, system: LinearSystem) -> None:
@@ -99,8 +92,8 @@ def check_symmetry(solve: LinearSubject, system: LinearSystem) -> None:
     A, b = system.matrix(), system.rhs()
     c = np.random.default_rng([system.seed, 26]).standard_normal(system.size)
     first, second = _answer(solve, A, b).value, _answer(solve, A, c).value
-    tolerance = 2 * norm(c) * _promised_error(solve, system, b, first)
-    tolerance += 2 * norm(b) * _promised_error(solve, system, c, second)
+    tolerance = 2 * norm(c) * promised_error(solve, system, b, first)
+    tolerance += 2 * norm(b) * promised_error(solve, system, c, second)
     same(c @ first, second @ b, tolerance, "⟨c, A⁻¹b⟩ and ⟨A⁻¹c, b⟩")
 
 
@@ -111,7 +104,7 @@ def check_eigenvector(solve: LinearSubject, system: LinearSystem) -> None:
         raise NotApplicable("no step is allowed")
     b, mu = system.eigenvectors()[:, place].copy(), system.eigenvalues[place]
     answer = _answer(solve, A, b)
-    tolerance = 2 * _promised_error(solve, system, b, b / mu) + 64 * system.size * UNIT * system.condition / mu
+    tolerance = 2 * promised_error(solve, system, b, b / mu) + 64 * system.size * UNIT * system.condition / mu
     same(answer.value, b / mu, tolerance, "x for an eigenvector")
 
 
@@ -153,11 +146,11 @@ def _same_answer(solve: LinearSubject, system: LinearSystem, one: Any, other: An
     holds(
         first.claim is second.claim, f"{first.claim.name} ({first.said}) became {second.claim.name} ({second.said})"
     )
-    tolerance = 1e-9 * norm(first.value)  # a truncated solver repeats itself to √u or so, not to rounding
+    tolerance = 1e-9 * float(norm(first.value))  # a truncated solver repeats itself to √u or so, not to rounding
     if isinstance(solve.promise, (Exact, Tolerance)):
         if first.claim is Claim.FAILURE:
             raise NotApplicable(f"the solver says that it did not get there ({first.said})")
-        tolerance = 4 * _promised_error(solve, system, one[1], first.value)
+        tolerance = 4 * promised_error(solve, system, one[1], first.value)
     same(second.value / factor, first.value, tolerance, "the answer to the scaled system, scaled back")
 
 
@@ -171,97 +164,6 @@ def check_descent(solve: LinearSubject, system: LinearSystem) -> None:
     tolerance += allowed_residual(solve, G, b, x) if isinstance(solve.promise, Tolerance) else 0.0
     at_most(norm(x), norm(b), tolerance, "‖x‖ ≤ ‖b‖")
     at_most(x @ x, x @ b, tolerance * norm(b), "‖x‖² ≤ ⟨x, b⟩")
-
-
-def check_saddle(solve: LinearSubject, system: LinearSystem) -> None:
-    """A negative eigenvalue: refused or solved as the domain says, and never silently solved wrong."""
-    A, b = system.matrix(), system.rhs()
-    try:
-        answer = solve(A, b)
-    except REFUSALS as error:
-        holds(solve.domain is not Domain.SYMMETRIC, f"an indefinite system was refused: {error}")
-        return
-    if isinstance(solve.promise, Budget) or (isinstance(solve.promise, Krylov) and solve.promise.steps < system.size):
-        raise NotApplicable("too few steps to meet the negative eigenvalue")
-    if solve.domain is Domain.POSITIVE_DEFINITE:
-        refused = answer.claim is Claim.FAILURE or not np.all(np.isfinite(answer.value))
-        holds(refused, f"a saddle passed as {answer.claim.name} {answer.said}")
-        return
-    if solve.domain is Domain.SYMMETRIC:
-        holds(answer.claim is not Claim.FAILURE, f"{answer.said} on an indefinite system of a symmetric solver")
-    if answer.trusted and isinstance(solve.promise, (Exact, Tolerance)):
-        residual = true_residual(A, b, answer.value)
-        at_most(residual, allowed_residual(solve, A, b, answer.value), 0.0, "‖b − A x‖ at a saddle")
-
-
-def check_singular(solve: LinearSubject, system: LinearSystem) -> None:
-    """A is singular and b no image of it: no success may be claimed, and no claim excuses a residual."""
-    A, b = system.matrix(), system.rhs()
-    try:
-        answer = solve(A, b)
-    except REFUSALS:
-        return
-    if answer.claim is Claim.SUCCESS and bool(np.all(np.isfinite(answer.value))):
-        residual = true_residual(A, b, answer.value)
-        rtol = getattr(solve.promise, "rtol", 0.0)
-        at_most(residual, max(rtol, 1e-2) * norm(b), 0.0, f"‖b − A x‖ of a singular system called {answer.said}")
-
-
-def check_nonfinite(solve: LinearSubject, system: LinearSystem) -> None:
-    """NaN in b is refused, or seen in the answer; never a finite x, never a success."""
-    b = system.rhs()
-    b[system.seed % system.size] = np.nan
-    try:
-        answer = solve(system.matrix(), b)
-    except REFUSALS:
-        return
-    holds(not answer.trusted, f"NaN in b, and a finite x came back as {answer.claim.name} {answer.said}")
-    holds(answer.claim is not Claim.SUCCESS, f"NaN in b was called {answer.said}")
-
-
-def check_purity(solve: LinearSubject, system: LinearSystem) -> None:
-    """A and b are as they were, x is not a view of b, and the same call gives the same bits."""
-    A, b = system.matrix(), system.rhs()
-    before = A.copy(), b.copy()
-    first = solve(A, b)
-    holds(np.array_equal(A, before[0]) and np.array_equal(b, before[1]), "A or b was overwritten")
-    holds(not np.shares_memory(first.value, b), "x is a view of b")
-    kept = first.value.copy()
-    second = solve(A, b)
-    holds(np.array_equal(first.value, kept), "a second call overwrote the first answer")
-    holds(np.array_equal(second.value, kept, equal_nan=True), "the same call gave other numbers")
-
-
-def check_one_unknown(solve: LinearSubject, system: LinearSystem) -> None:
-    """a·x = b with one unknown is solved by b/a; as 0-d numbers it is solved or refused."""
-    a, b = system.matrix(), system.rhs()
-    if isinstance(solve.promise, Budget) or (isinstance(solve.promise, Krylov) and solve.promise.steps < 1):
-        raise NotApplicable("no solution is promised within the budget")
-    rtol = max(getattr(solve.promise, "rtol", 0.0), 64 * UNIT)
-    x = b / a[0]
-    same(solve(a, b).value, x, 2 * rtol * norm(x), "b/a")
-    try:
-        answer = solve(a[0, 0], b[0, ...])
-    except (*REFUSALS, IndexError):
-        return
-    if answer.trusted:
-        same(answer.value, x[0], 2 * rtol * norm(x), "b/a with 0-d numbers")
-
-
-def check_batch(solve: LinearSubject, system: LinearSystem) -> None:
-    """A batch is its problems one by one."""
-    if not solve.batch_shapes:
-        raise NotApplicable("no batch_shapes were named")
-    for shape in solve.batch_shapes:
-        batch = LinearSystem(system.size, system.spectrum, batch_shape=shape, seed=system.seed)
-        A, b = batch.matrix(), batch.rhs()
-        together = solve(A, b).value
-        for index in np.ndindex(shape):
-            alone = solve(A[index], b[index]).value
-            tolerance = 1e-9 * norm(alone) + 64 * system.size * UNIT * system.condition * norm(alone)
-            if isinstance(solve.promise, (Exact, Tolerance)):
-                tolerance = 4 * _promised_error(solve, system, b[index], alone)
-            same(together[index], alone, tolerance, f"problem {index} of a batch {shape}")
 
 
 _definite = strategies.linear_systems()

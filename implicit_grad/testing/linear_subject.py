@@ -13,7 +13,7 @@ import scipy.sparse.linalg
 from implicit_grad.errors import ImplicitGradError
 from implicit_grad.results import Status
 from implicit_grad.testing.comparisons import Violation
-from implicit_grad.testing.matrices import Array
+from implicit_grad.testing.matrices import UNIT, Array, LinearSystem
 from implicit_grad.testing.promises import Promise
 
 REFUSALS = (ArithmeticError, ValueError, TypeError, np.linalg.LinAlgError, ImplicitGradError)
@@ -142,3 +142,26 @@ class LinearSubject:
         if answer.value.dtype.kind != "f":
             raise Violation(f"x has dtype {answer.value.dtype}, and b has dtype {b.dtype}")
         return answer
+
+
+def true_residual(A: Array, b: Array, x: Array) -> Any:
+    """‖b − Ax‖ in extended precision."""
+    wide = np.longdouble
+    return np.linalg.norm((b.astype(wide) - A.astype(wide) @ np.asarray(x, dtype=wide)).astype(np.float64))
+
+
+def attainable(A: Array, b: Array, x: Array) -> float:
+    """10·N·eps·(‖A‖‖x‖ + ‖b‖): a residual below it cannot be told from zero."""
+    return float(20 * b.size * UNIT * (np.linalg.norm(A, 2) * np.linalg.norm(x) + np.linalg.norm(b)))
+
+
+def allowed_residual(solve: LinearSubject, A: Array, b: Array, x: Array) -> float:
+    """max(rtol‖b‖, attainable)."""
+    rtol = getattr(solve.promise, "rtol", 0.0)
+    return float(max(rtol * np.linalg.norm(b), attainable(A, b, x)))
+
+
+def promised_error(solve: LinearSubject, system: LinearSystem, b: Array, x: Array) -> float:
+    """‖A⁻¹‖ times the residual allowed: how far two good answers may be apart."""
+    A = system.matrix()
+    return float(allowed_residual(solve, A, b, x) / np.abs(system.eigenvalues[-1]))

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from laws_inner import inner_residual
 
 from implicit_grad import Status
 from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.inner_laws import inner_residual
 from implicit_grad.testing.matrices import UNIT
 from implicit_grad.testing.problems import RidgeSpec, SoftmaxSpec
 from implicit_grad.testing.transforms import Combination

@@ -9,21 +9,12 @@ import numpy as np
 
 from implicit_grad import BilevelProblem, Status
 from implicit_grad.testing.comparisons import at_most, holds, same
+from implicit_grad.testing.inner_laws import inner_residual, pull_terms
 from implicit_grad.testing.matrices import UNIT
-from implicit_grad.testing.problems import Case, RidgeSpec, SoftmaxSpec
+from implicit_grad.testing.problems import RidgeSpec, SoftmaxSpec
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec
-
-
-def inner_residual(case: Case, phi: Any) -> Any:
-    """‖∇L(φ) + λ(φ − θ)‖ by the oracle."""
-    return norm(case.train.gradient(phi) + case.lam * (phi - case.theta))
-
-
-def pull_terms(case: Case, phi: Any) -> float:
-    """λ(‖φ‖ + ‖θ‖)."""
-    return case.lam * float(norm(phi) + norm(case.theta))
 
 
 def check_law_01(solve: Any, spec: Spec) -> None:
@@ -117,14 +108,6 @@ def check_law_05(make: Any, spec: RidgeSpec) -> None:
         same(solution.value - case.star, expected, case.tol_phi(solution.value), f"law 5: K = {steps}")
 
 
-def check_law_06(solve: Any, spec: Spec) -> None:
-    """‖φ̂ − φ*‖ ≤ ‖r_in‖/m."""
-    case = spec.build()
-    solution = solve(case.problem, case.theta)
-    distance = norm(solution.value - case.star)
-    at_most(distance, solution.residual_norm / case.lam, case.tol_phi(solution.value), "law 6: error ≤ residual/m")
-
-
 def check_law_07(solvers: tuple[Any, Any], spec: Spec) -> None:
     """Any two solvers agree to (‖r₁‖ + ‖r₂‖)/m."""
     case = spec.build()
@@ -132,62 +115,6 @@ def check_law_07(solvers: tuple[Any, Any], spec: Spec) -> None:
     allowed = (first.residual_norm + second.residual_norm) / case.lam
     tolerance = case.tol_phi(first.value, second.value)
     at_most(norm(first.value - second.value), allowed, tolerance, "law 7: two solvers agree")
-
-
-def check_law_08(solve: Any, spec: Spec) -> None:
-    """θ ↦ φ* is firmly non-expansive: ‖Δφ*‖² ≤ ⟨Δφ*, Δθ⟩."""
-    case = spec.build()
-    draw = np.random.default_rng([spec.seed, 8]).standard_normal(case.size)
-    other = case.theta + draw * (0.1 + norm(case.theta)) / norm(draw)
-    moved = solve(case.problem, other).value - solve(case.problem, case.theta).value
-    turn = other - case.theta
-    tolerance = 2 * case.tol_phi(other, moved) * (norm(moved) + norm(turn))
-    at_most(moved @ moved, moved @ turn, tolerance, "law 8: firm non-expansiveness")
-
-
-def check_law_09(solve: Any, spec: Spec) -> None:
-    """‖φ*(λ) − θ‖ is non-increasing and L(φ*(λ)) non-decreasing in λ."""
-    case = spec.build()
-    lams = case.lam * np.array([1.0, 1.5, 10.0, 1000.0])
-    stars = [solve(case.problem.with_lam(lam), case.theta).value for lam in lams]
-    tolerance = 2 * case.tol_phi(*stars)
-    distances = [norm(x - case.theta) for x in stars]
-    train = case.train.extended()
-    losses = np.array([train.value(x.astype(np.longdouble)) for x in stars])
-    slopes = [norm(case.train.gradient(x)) + case.curvature * tolerance for x in stars]
-    at_most(distances[1:], distances[:-1], tolerance, "law 9: the distance from θ falls with λ")
-    rounding = UNIT * max(case.train.value_abs(x) for x in stars)
-    at_most(losses[:-1], losses[1:], np.array(slopes[:-1]) * tolerance + rounding, "law 9: the loss rises with λ")
-
-
-def check_law_10(solve: Any, spec: Spec) -> None:
-    """‖φ* − θ‖ ≤ ‖∇L(θ)‖/λ."""
-    case = spec.build()
-    solution = solve(case.problem, case.theta)
-    bound = norm(case.train.gradient(case.theta)) / case.lam
-    at_most(norm(solution.value - case.theta), bound, case.tol_phi(), "law 10: how far φ* goes")
-
-
-def check_law_11(solve: Any, spec: Spec) -> None:
-    """λ(θ − φ*) = ∇L(φ*)."""
-    case = spec.build()
-    phi = solve(case.problem, case.theta).value
-    same(case.lam * (case.theta - phi), case.train.gradient(phi), case.curvature * case.tol_phi(), "law 11: ∇L")
-
-
-def check_law_11_envelope(solve: Any, spec: RidgeSpec) -> None:
-    """λ(θ − φ*) is the derivative of min_φ G(φ; θ), which is quadratic in θ: central differences are exact."""
-    case = spec.build()
-    v = np.random.default_rng([spec.seed, 11]).standard_normal(case.size)
-    v, h = v / norm(v), 1 + norm(case.theta)
-    values, terms = [], 0.0
-    for theta in (case.theta + h * v, case.theta - h * v):
-        phi = solve(case.problem, theta).value
-        values.append(float(case.problem.value(phi, theta)))
-        terms += case.train.value_abs(phi) + case.lam / 2 * (norm(phi) + norm(theta)) ** 2
-    slope = case.lam * (case.theta - solve(case.problem, case.theta).value) @ v
-    noise = 64 * case.size * UNIT * terms / h + case.lam * case.tol_phi()
-    same((values[0] - values[1]) / (2 * h), slope, noise, "law 11: envelope")
 
 
 def check_law_12(solve: Any, spec: RidgeSpec) -> None:

@@ -68,14 +68,6 @@ def test_law_05_ridge_path(spec):
     laws.check_law_05(GradientDescent, spec)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=repr)
-@with_edges(*CONVEX_EDGES)
-@given(spec=convex_specs())
-def test_law_06_error_below_residual(solver, spec):
-    """Law 6: ‖φ̂ − φ*‖ ≤ ‖r_in‖/m, with m = λ for convex L, whatever the solver."""
-    laws.check_law_06(solver, spec)
-
-
 @pytest.mark.parametrize(
     "pair",
     [
@@ -90,41 +82,6 @@ def test_law_06_error_below_residual(solver, spec):
 def test_law_07_two_solvers(pair, spec):
     """Law 7: two solvers agree to (‖r₁‖ + ‖r₂‖)/m."""
     laws.check_law_07(pair, spec)
-
-
-@with_edges(*CONVEX_EDGES)
-@given(spec=convex_specs())
-def test_law_08_firmly_non_expansive(spec):
-    """Law 8: ‖Δφ*‖² ≤ ⟨Δφ*, Δθ⟩ for convex L."""
-    laws.check_law_08(Newton(), spec)
-
-
-@with_edges(*CONVEX_EDGES)
-@given(spec=convex_specs())
-def test_law_09_monotone_in_lam(spec):
-    """Law 9: ‖φ*(λ) − θ‖ does not rise with λ, and L(φ*(λ)) does not fall."""
-    laws.check_law_09(Newton(), spec)
-
-
-@with_edges(*CONVEX_EDGES)
-@given(spec=convex_specs())
-def test_law_10_reach(spec):
-    """Law 10: ‖φ* − θ‖ ≤ ‖∇L(θ)‖/λ for convex L."""
-    laws.check_law_10(Newton(), spec)
-
-
-@with_edges(*CONVEX_EDGES)
-@given(spec=convex_specs())
-def test_law_11_stationarity(spec):
-    """Law 11: λ(θ − φ*) = ∇L(φ*)."""
-    laws.check_law_11(Newton(), spec)
-
-
-@with_edges(*RIDGE_EDGES)
-@given(spec=ridge_specs())
-def test_law_11_envelope(spec):
-    """Law 11: λ(θ − φ*) = ∇_θ min_φ G, against central differences, which are exact for ridge."""
-    laws.check_law_11_envelope(Newton(), spec)
 
 
 @with_edges(*RIDGE_EDGES)

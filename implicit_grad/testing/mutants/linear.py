@@ -50,7 +50,9 @@ class HandCG:
 
     def verdict(self, residual: Any, attainable: Any, size: Any) -> Status:
         """Return the status."""
-        if residual == 0 or (self.rtol > 0 and residual <= max(self.rtol * size, attainable)):
+        if residual == 0 or (
+            self.rtol > 0 and residual <= max(self.rtol * size, attainable * (attainable < 1e-2 * size))
+        ):
             return Status.CONVERGED
         return Status.MAX_STEPS if self.rtol > 0 else Status.BUDGET_SPENT
 
