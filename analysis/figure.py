@@ -30,9 +30,7 @@ DEFAULT = ("error_vs_inner_accuracy", "error_vs_lambda", "error_vs_cg_iterations
 STEMS = (
     *DEFAULT,
     "error_vs_spectrum",
-    "certificate_vs_error",
-    "error_budget",
-    "accuracy_on_demand",
+    "super_efficiency",
 )
 """All figures, in the order in which `all` draws them."""
 
