@@ -121,8 +121,15 @@ def named(name: str, mutant: Any) -> Any:
 
 
 def broken(formula: Any) -> Any:
-    """A dense meta-gradient by a faulty formula."""
-    return named(formula.__name__, me.dense(formula))
+    """A dense meta-gradient by a faulty formula of (λ, H, b), or one of the catalogue."""
+    return formula if hasattr(formula, "catalogued") else named(formula.__name__, me.dense(formula))
+
+
+def catalogued(name: str, **settings: Any) -> Any:
+    """A wrong formula of the catalogue."""
+    call = named(name, me.catalogued(name, **settings))
+    call.catalogued = True
+    return call
 
 
 def block_inverse() -> Any:
@@ -197,17 +204,17 @@ KILLS = [
     inversion(linear.check_indefinite, ROUNDED, SPD),
     Kill(linear.check_law_69, (extreme_eigenvalues,), mp.padded_ritz, SPD),
     formula(estimators.check_closed_form, me.damped_once, CONVEX),
-    formula(estimators.check_closed_form, me.lam_plus_ten, CONVEX),
+    formula(estimators.check_closed_form, catalogued("damped λ", number=10.0), CONVEX),
     formula(estimators.check_closed_form, me.train_on_the_right, CONVEX),
-    formula(estimators.check_closed_form, me.hessian_at_theta, SOFTMAX),
-    formula(estimators.check_closed_form, me.missing_half, CONVEX),
-    formula(estimators.check_closed_form, me.steps_for_lam, CONVEX),
-    formula(estimators.check_closed_form, me.block_diagonal, CONVEX),
+    formula(estimators.check_closed_form, catalogued("θ for φ in H"), SOFTMAX),
+    formula(estimators.check_closed_form, catalogued("2λ in the system"), CONVEX),
+    formula(estimators.check_closed_form, catalogued("constant for λ in the system", number=5.0), CONVEX),
+    formula(estimators.check_closed_form, catalogued("diagonal inverse"), CONVEX),
     composed(estimators.check_closed_form, implicit(ROUNDED), CONVEX),
     composed(estimators.check_closed_form, implicit(ml.PreviousIterate(30, 1e-15)), CONVEX),
     composed(estimators.check_closed_form, from_inner(mi.unregularised_residual), CONVEX),
     Kill(estimators.check_law_25, (UnrolledGradient,), one_too_many, CONVEX),
-    formula(estimators.check_law_33, me.wrong_sign, LARGE_LAM),
+    formula(estimators.check_law_33, catalogued("wrong sign"), LARGE_LAM),
     formula(estimators.check_law_33, me.damped_once, LARGE_LAM),
     formula(estimators.check_law_34, me.damped_once, RIDGE),
     Kill(estimators.check_law_35, ((EXACT, FIRST_ORDER),), (EXACT, EXACT), CONVEX),
@@ -216,26 +223,26 @@ KILLS = [
     reverse(estimators.check_law_37, NO_PATH, RIDGE),
     reverse(estimators.check_law_38, FOMAML, CONVEX),
     reverse(estimators.check_law_39, NO_PATH, STATIONARY),
-    formula(estimators.check_law_47, me.block_diagonal, ONE_SAMPLE),
-    formula(estimators.check_law_48, me.wrong_sign, CONVEX),
-    formula(estimators.check_law_49, me.missing_half, CONVEX),
-    formula(estimators.check_law_50, me.hessian_at_theta, SOFTMAX),
-    formula(estimators.check_law_50, me.lam_plus_ten, CONVEX),
+    formula(estimators.check_law_47, catalogued("diagonal inverse"), ONE_SAMPLE),
+    formula(estimators.check_law_48, catalogued("wrong sign"), CONVEX),
+    formula(estimators.check_law_49, catalogued("2λ in the system"), CONVEX),
+    formula(estimators.check_law_50, catalogued("θ for φ in H"), SOFTMAX),
+    formula(estimators.check_law_50, catalogued("damped λ", number=10.0), CONVEX),
     formula(estimators.check_law_50_differences, me.train_on_the_right, RIDGE),
-    formula(estimators.check_law_50_network, me.hessian_at_theta, NETWORK),
+    formula(estimators.check_law_50_network, catalogued("θ for φ in H"), NETWORK),
     Kill(estimators.check_law_51, AT_PHI, broken_at(me.train_on_the_right), RIDGE),
     Kill(estimators.check_law_51_bound, AT_PHI, broken_at(me.damped_once), CONVEX),
     Kill(estimators.check_saddle, AT_PHI[:1], broken_at(me.right), NETWORK),
     composed(invariances.check_law_40, implicit(CG(2)), RIDGE),
     composed(invariances.check_law_40_constants, from_inner(ScipyMinimize()), CONVEX),
-    formula(invariances.check_law_41, me.lam_plus_ten, CONVEX, 4),
+    formula(invariances.check_law_41, catalogued("damped λ", number=10.0), CONVEX, 4),
     reverse(invariances.check_law_41_unrolled, me.hand_unroll(pull=1.0), CONVEX, 4),
-    formula(invariances.check_law_42, me.block_diagonal, CONVEX),
-    formula(invariances.check_law_42_units, me.block_diagonal, NETWORK),
+    formula(invariances.check_law_42, catalogued("diagonal inverse"), CONVEX),
+    formula(invariances.check_law_42_units, me.split_in_halves, NETWORK),
     composed(invariances.check_law_43, from_inner(mi.pulled_to_zero), SOFTMAX),
-    formula(invariances.check_law_44_classes, me.block_diagonal, SOFTMAX),
+    formula(invariances.check_law_44_classes, catalogued("block-diagonal inverse"), SOFTMAX),
     formula(invariances.check_law_44_samples, me.first_samples, CONVEX),
-    formula(invariances.check_law_45, me.summed_hessian, CONVEX),
+    formula(invariances.check_law_45, catalogued("H of a sum"), CONVEX),
     composed(invariances.check_law_46, from_inner(mi.pulled_to_zero), RIDGE),
     composed(invariances.check_law_52, me.average_lam, CONVEX),
     product(hvps.check_law_53, mp.scaled_rows, CONVEX),

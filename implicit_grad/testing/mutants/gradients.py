@@ -16,6 +16,7 @@ from implicit_grad.inner import GradientDescent, Newton
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Estimate, Solution, Status
 from implicit_grad.testing.mutants.linear import diagonal_blocks
+from implicit_grad.verify import wrong_formula
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,44 +81,14 @@ def damped_once(p: Parts) -> Any:
     return p.lam * np.linalg.solve(p.H + 2 * p.lam * p.eye, p.b)
 
 
-def lam_plus_ten(p: Parts) -> Any:
-    """(I + H/(λ + 10))⁻¹b."""
-    return np.linalg.solve(p.eye + p.H / (p.lam + 10), p.b)
-
-
 def train_on_the_right(p: Parts) -> Any:
     """The train loss on the right-hand side."""
     return p.lam * np.linalg.solve(p.H + p.lam * p.eye, p.problem.inner.gradient(p.phi))
 
 
-def hessian_at_theta(p: Parts) -> Any:
-    """θ instead of φ in the Hessian."""
-    return p.lam * np.linalg.solve(p.hessian(p.theta) + p.lam * p.eye, p.b)
-
-
-def wrong_sign(p: Parts) -> Any:
-    """−g."""
-    return -right(p)
-
-
-def block_diagonal(p: Parts) -> Any:
-    """Only the diagonal blocks of H."""
+def split_in_halves(p: Parts) -> Any:
+    """Drops what couples the first half of the parameters to the second, through the middle of a layer."""
     return p.lam * np.linalg.solve(diagonal_blocks(p.H) + p.lam * p.eye, p.b)
-
-
-def summed_hessian(p: Parts) -> Any:
-    """The Hessian of a sum over samples where the loss is a mean."""
-    return p.lam * np.linalg.solve(len(p.loss.X) * p.H + p.lam * p.eye, p.b)
-
-
-def missing_half(p: Parts) -> Any:
-    """λ for 2λ: the derivative of λ‖φ − θ‖², without the ½."""
-    return 2 * p.lam * np.linalg.solve(p.H + 2 * p.lam * p.eye, p.b)
-
-
-def steps_for_lam(p: Parts) -> Any:
-    """Two arguments swapped: the number of steps, 5, where λ belongs."""
-    return 5 * np.linalg.solve(p.H + 5 * p.eye, p.b)
 
 
 def first_samples(p: Parts) -> Any:
@@ -155,6 +126,17 @@ def hand_unroll(
         return call
 
     return make
+
+
+def catalogued(name: str, **settings: Any) -> Callable[..., Estimate]:
+    """A formula of the catalogue of wrong meta-gradients, as an estimate with its inner solution."""
+    wrong = wrong_formula(name)
+
+    def call(problem: BilevelProblem, theta: Any) -> Estimate:
+        inner = Newton(rtol=1e-13)(problem, theta)
+        return Estimate(wrong(problem, theta, **settings), inner, None, Cost(), Status.CONVERGED)
+
+    return call
 
 
 def average_lam(problem: BilevelProblem, theta: Any) -> Estimate:
