@@ -29,8 +29,14 @@ DEFAULT = ("error_vs_inner_accuracy", "error_vs_lambda", "error_vs_cg_iterations
 
 STEMS = (
     *DEFAULT,
+    "jacobian_error_vs_iterate_error",
+    "itd_vs_aid_rates",
     "error_vs_spectrum",
     "super_efficiency",
+    "neumann_nystrom_cg",
+    "truncation_window",
+    "rounding_floor",
+    "published_variants",
 )
 """All figures, in the order in which `all` draws them."""
 
