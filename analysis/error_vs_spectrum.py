@@ -115,9 +115,15 @@ def sweeps(quick: bool, seed: int) -> dict[str, Study]:
         first = -1 if name == "sinusoid" else -3
         lams = tuple(np.logspace(first + quick, 2, 4 if quick else 2 * (2 - first) + 1).tolist())
         found[name] = ErrorSweep(
-            panel.source, (method,), lams, (64,), min(panel.tasks, 4), seed, at_optimum=True,
+            panel.source,
+            (method,),
+            lams,
+            (64,),
+            min(panel.tasks, 4),
+            seed,
+            at_optimum=True,
             reference_solver=panel.reference_solver,
-        )  # fmt: skip
+        )
     return found
 
 
@@ -142,14 +148,20 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
     plot.plot_errors(spectra, ax=second, x="condition", y="steps_to_goal", series="shape", styles=STYLES)
     for (name, label), style in zip(
         (("digits", "digits, softmax"), ("sinusoid", "sinusoid, MLP")),
-        (plot.Style("#009E73", "v"), plot.Style("#CC79A7", "P")), strict=True,
-    ):  # fmt: skip
+        (plot.Style("#009E73", "v"), plot.Style("#CC79A7", "P")),
+        strict=True,
+    ):
         if name in tables:
             condition, error = _at_optimum(tables[name])
             third.plot(
-                condition, np.maximum(error, plot.FLOOR), linestyle="none", marker=style.marker, color=style.color,
-                label=label, alpha=0.8,
-            )  # fmt: skip
+                condition,
+                np.maximum(error, plot.FLOOR),
+                linestyle="none",
+                marker=style.marker,
+                color=style.color,
+                label=label,
+                alpha=0.8,
+            )
     for ax in (first, third):
         plot.theory_line(ax, kappa, bound(kappa, FEW), "bound 2√κ((√κ−1)/(√κ+1))ᵏ")
         ax.axhline(GOAL, color="0.6", linewidth=0.7, zorder=1)
@@ -190,16 +202,20 @@ def claims(tables: Mapping[str, Any]) -> list[Claim]:
         at_most("CG error over the bound 2√κ((√κ−1)/(√κ+1))^k, largest of all spectra, κ and k", seen.max(), 1),
         near(
             "exponent of κ in the steps to 1 %, evenly spread logarithms",
-            median_slope(np.log(kappa.values[window]), np.log(spread.steps_to_goal.values[window])), 0.5, 0.1,
+            median_slope(np.log(kappa.values[window]), np.log(spread.steps_to_goal.values[window])),
+            0.5,
+            0.1,
         ),
         at_most("error of CG-3 over eps·κ, three distinct eigenvalues, largest", (three / (EPS * kappa)).max(), 1e3),
         at_least("largest κ at which CG-5 has an error of 1 %, evenly spread; guaranteed is", sufficient, guaranteed),
         at_least(
-            "error of CG-5 at κ = 50 with evenly spread eigenvalues: five steps do not suffice", hard, 0.05,
+            "error of CG-5 at κ = 50 with evenly spread eigenvalues: five steps do not suffice",
+            hard,
+            0.05,
             "Rajeswaran et al. 2019: five steps",
         ),
         at_most("steps to 1 % with four outliers above a bulk, largest median over κ", bulk.max(), 10),
-    ]  # fmt: skip
+    ]
     for name, table in tables.items():
         if name != "spectra":
             condition, errors = _at_optimum(table)
@@ -209,7 +225,10 @@ def claims(tables: Mapping[str, Any]) -> list[Claim]:
 
 
 FIGURE = Figure(
-    STEM, sweeps, draw_figure, claims=claims,
+    STEM,
+    sweeps,
+    draw_figure,
+    claims=claims,
     reading="Lines are medians over tasks, bands the 10 to 90 % quantiles; in (c) every task and λ is a point. "
     "Reference: g* at φ* by dense Cholesky\nwith refinement. Dashed: the bound, for g in the 2-norm.",
-)  # fmt: skip
+)

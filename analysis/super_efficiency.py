@@ -101,8 +101,9 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
         plot.plot_errors(table, ax=ax, x="delta", styles=STYLES)
         plot.floor_line(ax, EPS * float(table.condition.median()), "rounding, eps·κ")
         for estimator, linestyle, place in (
-            (IMPLICIT, (0, (4, 2)), (0.6, 0.72)), (CORRECTED, "-.", (0.1, 0.3)),
-        ):  # fmt: skip
+            (IMPLICIT, (0, (4, 2)), (0.6, 0.72)),
+            (CORRECTED, "-.", (0.1, 0.3)),
+        ):
             slope, factor = _slope(table, estimator)
             if np.isfinite(slope):
                 ends = np.geomspace(max(1e-13, (1e-17 / factor) ** (1 / slope)), 1, 50)
@@ -137,7 +138,10 @@ def claims(tables: Mapping[str, Any]) -> list[Claim]:
 
 
 FIGURE = Figure(
-    STEM, sweeps, draw_figure, claims=claims,
+    STEM,
+    sweeps,
+    draw_figure,
+    claims=claims,
     reading="Lines are medians over tasks, bands the 10 to 90 % quantiles. Reference: φ* by Newton from θ, g* by "
     "dense Cholesky with refinement.",
-)  # fmt: skip
+)
