@@ -52,6 +52,26 @@ class CorruptData(ImplicitGradError, OSError):
     """A file is present but its content is not what its hash or format promises."""
 
 
+class StorageError(ImplicitGradError, OSError):
+    """A result cannot be written or read: a full disk, a lost folder. What was stored before is untouched."""
+
+
+class CellFailed(ImplicitGradError, RuntimeError):
+    """A cell of a sweep raised an error; the message names the first, a note holds its traceback."""
+
+
+class WorkerLost(ImplicitGradError, RuntimeError):
+    """Worker processes were killed again and again, so that a sweep could not go on."""
+
+
+class ClusterError(ImplicitGradError, ConnectionError):
+    """A cluster cannot be reached, or not be used."""
+
+
+class SourceChanged(ImplicitGradError, RuntimeError):
+    """A worker has other sources than the process that started the sweep."""
+
+
 class ConvergenceError(ImplicitGradError, ArithmeticError):
     """A solve did not succeed.
 

@@ -20,6 +20,12 @@ BUILT_IN = {
     "MissingDependency": ImportError,
     "DataNotFound": FileNotFoundError,
     "CorruptData": OSError,
+    "StorageError": OSError,
+    "CellFailed": RuntimeError,
+    "WorkerLost": RuntimeError,
+    "ClusterError": ConnectionError,
+    "SourceChanged": RuntimeError,
+    "NondeterministicLossError": TypeError,
     "ConvergenceError": ArithmeticError,
     "IndefiniteError": ArithmeticError,
 }

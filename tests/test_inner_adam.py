@@ -44,13 +44,14 @@ def test_only_epsilon_knows_the_size_of_the_gradient(factor):
 
 
 def test_does_not_stay():
-    """The failure mode: ten digits after 400 steps are three after 3000: v fades, and the steps grow again."""
+    """The failure mode: ten digits after 400 steps are three a while later: v fades, and the steps grow again."""
     scene = scenes.ridge(40.0)
     star = Newton()(scene.problem, scene.theta).value
-    run = Adam(0.1, 3000, record=(400, 3000))(scene.problem, scene.theta)
-    early, late = np.linalg.norm(run.path.points - star, axis=-1)
+    run = Adam(0.1, 3000, record=tuple(range(400, 3001, 10)))(scene.problem, scene.theta)
+    early, *late = np.linalg.norm(run.path.points - star, axis=-1)
     assert early < 1e-8
-    assert late > 1e-3
+    # When it jumps is up to the last bits; that it jumps is not.
+    assert max(late) > 1e-3
     # With a tolerance it stops while it is there.
     assert Adam(0.1, 3000, rtol=1e-9)(scene.problem, scene.theta).status is Status.CONVERGED
 

@@ -73,10 +73,10 @@ def test_nothing_is_conjugate_gradient():
 def test_the_tolerance_is_that_of_the_plain_residual():
     """‖b − Ax‖ ≤ rtol ‖b‖ whatever M is: M⁻¹ that shrinks r must not end the iteration."""
     for weight in (1e-150, 1.0, 1e150):
-        solution = PreconditionedCG(900, 1e-9, lambda r, w=weight: w * r)(A, B)
+        solution = PreconditionedCG(900, 1e-4, lambda r, w=weight: w * r)(A, B)
         assert solution.status is Status.CONVERGED
-        assert np.linalg.norm(B - A @ solution.value) <= 1e-9 * np.linalg.norm(B)
-        assert solution.steps == CG(900, 1e-9)(A, B).steps
+        assert np.linalg.norm(B - A @ solution.value) <= 1e-4 * np.linalg.norm(B)
+        assert solution.steps == CG(900, 1e-4)(A, B).steps < 10
 
 
 @pytest.mark.parametrize("sign", [-1.0, 0.0], ids=["negative", "zero"])

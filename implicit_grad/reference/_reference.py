@@ -113,7 +113,7 @@ def reference(problem: BilevelProblem, theta: Array, digits: int = 50, *, start:
     >>> from implicit_grad import LeastSquares
     >>> problem = BilevelProblem(LeastSquares(np.eye(1), np.ones(1)), LeastSquares(np.eye(1), np.zeros(1)), lam=0.5)
     >>> found = reference(problem, np.zeros(1))  # φ* = 2/3, g = 2/9
-    >>> bool(abs(found.values[0] - Fraction(2, 9)) <= found.radius), found.radius < 1e-50
+    >>> abs(found.values[0] - Fraction(2, 9)) <= found.radius, float(found.radius) < 1e-50
     (True, True)
     """
     theta = problem.parameters(theta)

@@ -14,7 +14,7 @@ _STEP = Number("α", Unit.STEP, 1e-3, 1.9, 0.8)
 
 
 def _elsewhere(scene: Scene, factor: float) -> Array:
-    """g of the problem with factor · Λ."""
+    """Return g of the problem with factor · Λ."""
     if not np.isfinite(factor):
         return np.full(scene.size, np.nan)
     phi, weights = scene.minimum(factor), factor * scene.weights
@@ -33,6 +33,7 @@ def _start_held(scene: Scene, step: float) -> Array:
     """Unrolled, without the term of φ₀ = θ: the difference is that of a pull that starts in no λ."""
     whole = scene.unrolled(step, _STEPS)
     run = scene.run(step, max(_STEPS))
+    assert run.path is not None  # it is recorded
     problem, points = scene.problem, run.path.points
     rows = []
     for row, steps in zip(whole, _STEPS, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ class Scene:
         return self.test.gradient(self.phi)
 
     @cached_property
-    def H(self) -> Array:
+    def H(self) -> Array:  # noqa: N802  the name of the field
         """∇²L_train(φ*): `(d, d)`."""
         return hessian(self.train, self.phi)
 
@@ -167,7 +168,9 @@ class Scene:
 
     def points(self, step_size: float, counts: tuple[int, ...], *, proximal: bool = True) -> Array:
         """Return φ_K of runs of several lengths: `(len(counts), d)`."""
-        return self.run(step_size, max(counts), proximal=proximal).path.points[list(counts)] / self.scale
+        path = self.run(step_size, max(counts), proximal=proximal).path
+        assert path is not None  # it is recorded
+        return path.points[list(counts)] / self.scale
 
     def implicit_at(self, phi: Array) -> Array:
         """Return Λ(H + Λ)⁻¹∇L_test with H and ∇L_test at any φ: `(d,)`."""
@@ -199,6 +202,6 @@ def tree_blocks(loss: Any, size: int) -> tuple[int, ...]:
     loss = loss.loss if isinstance(loss, Stretched) else loss
     widths = getattr(loss, "widths", None)
     if widths is not None:
-        return tuple(n for a, b in zip(widths[:-1], widths[1:], strict=True) for n in (a * b, b))
+        return tuple(n for a, b in pairwise(widths) for n in (a * b, b))
     half = (size + 1) // 2
     return (half, size - half) if size > 1 else (1,)
