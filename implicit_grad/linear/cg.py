@@ -98,25 +98,26 @@ def conjugate_gradient(
     steps = xp.zeros(rs.shape, dtype=xp.int64)
     negative, nonfinite = xp.zeros_like(active), xp.zeros_like(active)
     smallest, largest = xp.full_like(rs, float("inf")), xp.zeros_like(rs)
-    one, zero = xp.ones_like(rs), xp.zeros_like(rs)
+    unseen = smallest
     x, r, p, scratch = _own(x), _own(r), _own(r), xp.empty_like(r)
     iterations = 0
+    whole = _freeze(p, active)
     with np.errstate(over="ignore", invalid="ignore"):
-        _freeze(p, active)
-        while iterations < limit and look_again(active, iterations, tolerance=tolerance):
+        while iterations < limit and (whole or look_again(active, iterations, tolerance=tolerance)):
             Ap = apply(p)
             curvature, length = dot(p, Ap), dot(p, p)
-            usable = xp.isfinite(curvature)
-            nonfinite |= active & ~usable
-            quotient = curvature / xp.where(active, length, one)
-            smallest = xp.where(active & (quotient < smallest), quotient, smallest)
-            largest = xp.where(active & (quotient > largest), quotient, largest)
+            quotient = _ratio(curvature, length, active, whole)
+            smallest = xp.minimum(smallest, quotient if whole else xp.where(active, quotient, unseen))
+            largest = xp.maximum(largest, quotient)
             # Rounding in pᵀAp is as large as eps ‖A‖ pᵀp: below it the sign is not known, and a step along p
             # would be rounding blown up.
-            positive = quotient > epsilon(r) * largest
-            negative |= active & usable & ~positive
-            active = active & usable & positive
-            alpha = xp.where(active, rs / xp.where(active, curvature, one), zero)
+            usable, positive = xp.isfinite(curvature), quotient > epsilon(r) * largest
+            going = active & usable & positive
+            if not (whole and bool(going.all())):
+                nonfinite |= active & ~usable
+                negative |= active & usable & ~positive
+                active, whole = going, False
+            alpha = _ratio(rs, curvature, active, whole)
             add_scaled(x, alpha, p, scratch)
             add_scaled(r, -alpha, Ap, scratch)
             new = dot(r, r)
@@ -125,23 +126,35 @@ def conjugate_gradient(
             if iterates is not None:
                 iterates.append(x)
             active = active & (new > target)
-            beta = xp.where(active, new / xp.where(active, rs, one), zero)
-            p *= beta[..., None]
+            p *= _ratio(new, rs, active, whole)[..., None]
             p += r
-            _freeze(p, active)
+            whole = _freeze(p, active)
             rs = new
     failed = {Status.NONFINITE: nonfinite, Status.INDEFINITE: negative}
     return Run(x, steps, iterations, failed, smallest, largest)
+
+
+def _ratio(over: Array, under: Array, active: Array, whole: bool) -> Array:
+    """Return over / under, and 0 for the problems that are done; `whole` says that none is."""
+    if whole:
+        return over / under
+    xp = namespace(over)
+    return xp.where(active, over / xp.where(active, under, xp.ones_like(under)), xp.zeros_like(over))
 
 
 def _own(x: Array) -> Array:
     return namespace(x).asarray(x, copy=True)
 
 
-def _freeze(p: Array, active: Array) -> None:
-    """Set the direction of finished problems to zero; a product with a mask would keep their NaN."""
+def _freeze(p: Array, active: Array) -> bool:
+    """Set the direction of finished problems to zero; a product with a mask would keep their NaN.
+
+    Returns whether there are none, as far as that is known without waiting for a device.
+    """
     if isinstance(p, np.ndarray):
-        if not active.all():
+        whole = bool(active.all())
+        if not whole:
             p[~active] = 0
-    else:
-        p[...] = namespace(p).where(active[..., None], p, namespace(p).zeros_like(p))
+        return whole
+    p[...] = namespace(p).where(active[..., None], p, namespace(p).zeros_like(p))
+    return False
