@@ -1,0 +1,156 @@
+"""Cells on an existing Dask cluster; results travel back and are written here."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from implicit_grad.engine.cell import Job
+from implicit_grad.engine.store import Store
+from implicit_grad.engine.work import Fate, Made, Outcome, keep, make, prepare
+from implicit_grad.errors import ArgumentError, ClusterError, MissingDependency
+
+AHEAD = 4
+"""Cells sent per worker thread: enough that none waits, few enough that the scheduler's memory stays small."""
+COUNT_EVERY = 1.0
+"""Seconds after which the workers are counted anew."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The workers behind the scheduler at `address`, which need the same code but no shared disk.
+
+    A cell whose worker dies is given to another. Trust the scheduler as you trust the code: Dask's own messages are
+    pickles; the files are not.
+
+    Parameters
+    ----------
+    address : str
+        As `dask scheduler` prints it: `tcp://host:8786`.
+    timeout : float
+        Seconds to wait for the scheduler and for its first worker.
+    """
+
+    address: str
+    timeout: float = 10.0
+
+    def __call__(self, store: Store, jobs: Sequence[Job], fresh: bool) -> Iterator[Outcome]:
+        """Yield outcomes as they come.
+
+        Raises
+        ------
+        ClusterError
+            If there is no scheduler or worker, or the scheduler goes away; finished cells are kept.
+        SourceChanged
+            If a worker has other sources.
+        """
+        if not jobs:
+            return
+        for job in jobs:
+            if "__main__" in (job.cell.function.__module__, *job.modules):
+                raise ArgumentError(
+                    f"function: {job.cell} is defined in the script itself, which the workers of a cluster do not "
+                    f"have; put it in a module that is installed there"
+                )
+        client = self._connect()
+        with _Flight(client, store, fresh) as flight:
+            yield from flight.run(jobs)
+
+    def _connect(self) -> Any:
+        distributed = _distributed()
+        client = None
+        try:
+            client = distributed.Client(self.address, timeout=self.timeout, set_as_default=False)
+            client.wait_for_workers(1, timeout=self.timeout)
+        except (OSError, ValueError, TimeoutError) as error:
+            what = "no scheduler answers" if client is None else "the scheduler has no worker"
+            if client is not None:
+                client.close()
+            raise ClusterError(f"scheduler: {what} at {self.address!r} ({error}); nothing was computed") from error
+        return client
+
+
+class _Flight:
+    """The cells that are under way, each claimed here until it is written."""
+
+    def __init__(self, client: Any, store: Store, fresh: bool) -> None:
+        self.client, self.store, self.fresh = client, store, fresh
+        self.claims: dict[str, ExitStack] = {}
+        self.aside: dict[str, str] = {}
+        self.room, self.counted = 1, -math.inf
+
+    def __enter__(self) -> _Flight:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for claim in self.claims.values():
+            claim.close()
+        with suppress(OSError, TimeoutError):
+            self.client.close()  # which forgets, and so cancels, what is still under way
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
+        """Keep `AHEAD` cells per thread under way until all are done."""
+        waiting = iter(jobs)
+        done = _distributed().as_completed()
+        while True:
+            for job in waiting:
+                outcome = self._send(job, done)
+                if outcome is not None:
+                    yield outcome
+                if len(self.claims) >= self._room():
+                    break
+            if not self.claims:
+                return
+            yield self._receive(next(done))
+
+    def _room(self) -> int:
+        """Workers come and go, but asking for each cell would cost a millisecond."""
+        if time.monotonic() > self.counted + COUNT_EVERY:
+            self.room, self.counted = AHEAD * max(1, sum(self.client.nthreads().values())), time.monotonic()
+        return self.room
+
+    def _send(self, job: Job, done: Any) -> Outcome | None:
+        claim = ExitStack()
+        if not claim.enter_context(self.store.claim(job.key)):
+            claim.close()
+            return Outcome(job.key, Fate.HELD)
+        ready, aside = prepare(self.store, job.key, self.fresh)
+        if ready:
+            claim.close()
+            return Outcome(job.key, Fate.REUSED, quarantined=aside)
+        self.claims[job.key], self.aside[job.key] = claim, aside
+        done.add(self.client.submit(make, job, key=f"cell-{job.key}", pure=False))
+        return None
+
+    def _receive(self, future: Any) -> Outcome:
+        key = future.key.removeprefix("cell-")
+        made = self._made(future)
+        future.release()
+        with self.claims.pop(key):
+            return keep(self.store, key, made, self.aside.pop(key))
+
+    def _made(self, future: Any) -> Made:
+        if future.status in ("cancelled", "lost"):
+            raise ClusterError("scheduler: it went away; finished cells are kept: run the same command again")
+        if future.status == "finished":
+            result: Made = future.result()
+            return result
+        error = future.exception()
+        if type(error).__name__ == "KilledWorker":
+            return Made(None, 0.0, f"its workers died: {error}")
+        if isinstance(error, ImportError | AttributeError | pickle.UnpicklingError):
+            raise ClusterError(f"scheduler: a worker cannot import the cell's code: {error}") from error
+        raise error
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingDependency("a cluster needs Dask: pip install 'implicit-grad[dask]'") from error
+    return distributed
