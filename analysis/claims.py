@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from implicit_grad import storage
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the files that `save` writes."""
 
 
@@ -38,6 +38,8 @@ class Claim:
     relation : Relation
     source : str
         Whose statement it is, where it is not the script's own: a paper and its theorem or figure.
+    refutes : str
+        The published statement that does not hold if this claim does.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Claim:
     tolerance: float = 0.0
     relation: Relation = Relation.NEAR
     source: str = ""
+    refutes: str = ""
 
     def __post_init__(self) -> None:
         for name in ("measured", "wanted", "tolerance"):
@@ -99,6 +102,7 @@ def save(claims: Iterable[Claim], path: Path, **about: Any) -> None:
             "tolerance": _finite(each.tolerance),
             "relation": each.relation.name,
             "source": each.source,
+            **({"refutes": each.refutes} if each.refutes else {}),
             "holds": each.holds,
         }
         for each in claims
@@ -110,13 +114,18 @@ def save(claims: Iterable[Claim], path: Path, **about: Any) -> None:
 
 def load(path: Path) -> list[Claim]:
     """Read what `save` wrote; null comes back as NaN."""
-    rows = json.loads(Path(path).read_text(encoding="utf-8"))["claims"]
+    return restored(json.loads(Path(path).read_text(encoding="utf-8"))["claims"])
+
+
+def restored(rows: Iterable[Mapping[str, Any]]) -> list[Claim]:
+    """Return the claims of rows as `save` writes them."""
     return [
         Claim(
             row["name"],
             *(math.nan if row[key] is None else row[key] for key in ("measured", "wanted", "tolerance")),
             relation=Relation[row["relation"]],
             source=row["source"],
+            refutes=row.get("refutes", ""),
         )
         for row in rows
     ]
