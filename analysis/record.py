@@ -17,11 +17,7 @@ def stamp(table: Any, *, seed: int, quick: bool, seconds: float) -> None:
 
 
 def words(doc: str | None) -> dict[str, str]:
-    """Split a script's docstring: headline, claim (all paragraphs up to the source), source.
-
-    >>> words("Short.\\n\\nClaim. Long.\\n\\nSource. A paper.")
-    {'headline': 'Short.', 'claim': 'Long.', 'source': 'A paper.'}
-    """
+    """Split a script's docstring: headline, claim (all paragraphs up to the source), source."""
     headline, *paragraphs = inspect.cleandoc(doc or "").split("\n\n")
     found: dict[str, list[str]] = {"claim": [], "source": []}
     where = "claim"
@@ -43,7 +39,7 @@ def command(stem: str, *, seed: int, quick: bool, usual_seed: int) -> str:
 def about(
     script: ModuleType, tables: Mapping[str, Any], *, ran: Mapping[str, str], seed: int, quick: bool, usual_seed: int
 ) -> dict[str, Any]:
-    """Return what goes beside the claims. Seed, size, machine and time are those of the stored sweeps, if they say."""
+    """Return what goes beside the claims; seed, size, machine and time are the stored sweeps', if they say."""
     attributes = [table.attrs for table in tables.values()]
     first: Mapping[str, Any] = attributes[0] if attributes else {}
     seed, quick = int(first.get("seed", seed)), bool(first.get("quick", quick))
