@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from analysis import claims as ledger
+from analysis import record
 from analysis.claims import Claim
 from analysis.study import Study
 from implicit_grad import storage
@@ -37,6 +38,7 @@ STEMS = (
     "truncation_window",
     "rounding_floor",
     "published_variants",
+    "time_memory_vs_inner_steps",
 )
 """All figures, in the order in which `all` draws them."""
 
@@ -64,6 +66,8 @@ class Figure:
         `{panel name: Dataset} → list of Claim`: what the figure asserts, measured.
     reading : str
         How to read lines and bands, and what the errors refer to; the end of the caption.
+    optional : tuple of str
+        Panels that `sweeps` leaves out where their data are not found: the caption then says so.
     """
 
     stem: str
@@ -71,6 +75,7 @@ class Figure:
     draw: Callable[[Mapping[str, Any]], Any]
     claims: Callable[[Mapping[str, Any]], list[Claim]] = field(default=_no_claims, kw_only=True)
     reading: str = field(default=_READING, kw_only=True)
+    optional: tuple[str, ...] = field(default=(), kw_only=True)
 
     def reproduce(
         self,
@@ -100,22 +105,34 @@ class Figure:
             tables[panel] = sweep.run(
                 lambda stage, name=panel: progress and progress(f"{name}: {stage}"), backend=backend
             )
-            tables[panel].attrs["seconds"] = round(time.perf_counter() - began, 2)
+            record.stamp(tables[panel], seed=seed, quick=quick, seconds=time.perf_counter() - began)
             storage.save(tables[panel], path)
         with plot.house_style(plot.PAPERS[paper]):
             files = list(plot.save_figure(self.draw(tables), out / self.stem))
-        ledger.save(self.claims(tables), results / f"{self.stem}.json", stem=self.stem, seed=seed, quick=quick)
+        about = record.about(
+            importlib.import_module(f"analysis.{self.stem}"),
+            tables,
+            ran=self.ran(tables),
+            seed=seed,
+            quick=quick,
+            usual_seed=SEED,
+        )
+        ledger.save(self.claims(tables), results / f"{self.stem}.json", stem=self.stem, **about)
         caption = out / f"{self.stem}.md"
         with storage.atomic_target(caption) as target:
             target.write_text(self.caption(tables), encoding="utf-8")
         return [*files, caption]
 
+    def ran(self, tables: Mapping[str, Any]) -> dict[str, str]:
+        """Return what was run, panel by panel."""
+        missing = {panel: "left out, its data were not found." for panel in self.optional if panel not in tables}
+        return {panel: _what_ran(table) for panel, table in tables.items()} | missing
+
     def caption(self, tables: Mapping[str, Any]) -> str:
         """Return the figure's claim and what was run for it, panel by panel."""
         module = importlib.import_module(f"analysis.{self.stem}")
         lines = [f"# {self.stem}", "", inspect.cleandoc(module.__doc__ or ""), "", "What was run:", ""]
-        for panel, table in tables.items():
-            lines.append(f"- **{panel}**: {_what_ran(table)}")
+        lines += [f"- **{panel}**: {text}" for panel, text in self.ran(tables).items()]
         measured = self.claims(tables)
         if measured:
             lines += ["", "What was measured:", "", *(f"- {claim}." for claim in measured)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from implicit_grad import (
     CG,
@@ -16,7 +17,9 @@ from implicit_grad import (
     Newton,
     UnrolledGradient,
 )
-from implicit_grad.tasks import Digits, RandomRidge, Sinusoid, TaskSource
+from implicit_grad.data.lookup import candidates
+from implicit_grad.data.packed import FILE_NAME, FOLDER
+from implicit_grad.tasks import Digits, Omniglot, RandomRidge, Sinusoid, TaskSource
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,13 @@ def methods(cg_steps: tuple[int, ...] = (2, 5, 10)) -> tuple[MetaGradient, ...]:
         MetaGradient(plain, UnrolledGradient()),
         MetaGradient(inner, FirstOrderGradient()),
     )
+
+
+OMNIGLOT = "omniglot"
+"""Name of the panels that need Omniglot's files."""
+
+
+def omniglot(**settings: Any) -> list[Omniglot]:
+    """Return the source in a list, or an empty one where its file is not: no figure needs a download."""
+    there = any(place.is_file() for place in candidates(FILE_NAME, FOLDER))
+    return [Omniglot(**settings)] if there else []

@@ -7,6 +7,7 @@ from implicit_grad.plot.layout import grid as grid
 from implicit_grad.plot.layout import hollow_key as hollow_key
 from implicit_grad.plot.layout import note as note
 from implicit_grad.plot.layout import panel_title as panel_title
+from implicit_grad.plot.layout import plain_numbers as plain_numbers
 from implicit_grad.plot.layout import save_figure as save_figure
 from implicit_grad.plot.layout import shared_legend as shared_legend
 from implicit_grad.plot.marks import band as band

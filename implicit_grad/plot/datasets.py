@@ -29,7 +29,7 @@ def plot_errors(
     Parameters
     ----------
     dataset : xarray.Dataset
-        With a variable `y` of dimensions (series, x's dimension, task), in any order.
+        With a variable `y` of dimensions (series, x's dimension, task), in any order; task may be missing.
     ax : matplotlib Axes, optional
         Default: those of a new figure.
     x : str
@@ -50,7 +50,7 @@ def plot_errors(
     matplotlib Axes
     """
     ax = plt.gca() if ax is None else ax
-    values = dataset[y]
+    values = dataset[y] if "task" in dataset[y].dims else dataset[y].expand_dims("task")
     dim = next(name for name in values.dims if name not in (series, "task"))
     labels = [str(label) for label in dataset[series].values]
     chosen = {**styles_of(labels), **(styles or {})}

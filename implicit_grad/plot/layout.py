@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from implicit_grad.storage import atomic_target
 
@@ -59,6 +60,12 @@ def panel_title(ax: Any, index: int, title: str = "") -> None:
     """Put (a), (b), … at the upper left of the axes and the title at the right."""
     ax.set_title(f"({'abcdefghij'[index]})", loc="left", fontweight="bold")
     ax.set_title(title, loc="right")
+
+
+def plain_numbers(axis: Any) -> None:
+    """Label a logarithmic axis of few decades 1, 2, 5, 10, … instead of with powers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def hollow_key(ax: Any, label: str = "hollow: H + λI indefinite") -> None:
