@@ -76,7 +76,7 @@ def test_the_tolerance_is_that_of_the_plain_residual():
         solution = PreconditionedCG(900, 1e-4, lambda r, w=weight: w * r)(A, B)
         assert solution.status is Status.CONVERGED
         assert np.linalg.norm(B - A @ solution.value) <= 1e-4 * np.linalg.norm(B)
-        assert solution.steps == CG(900, 1e-4)(A, B).steps < 10
+        assert solution.steps == CG(900, 1e-4)(A, B).steps <= 10
 
 
 @pytest.mark.parametrize("sign", [-1.0, 0.0], ids=["negative", "zero"])
