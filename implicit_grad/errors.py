@@ -72,6 +72,22 @@ class SourceChanged(ImplicitGradError, RuntimeError):
     """A worker has other sources than the process that started the sweep."""
 
 
+class CandidateError(ImplicitGradError, RuntimeError):
+    """A gradient under test was not returned in a form that can be read; the message says what came."""
+
+
+class CommandError(CandidateError):
+    """A command under test could not be started or ended with an error; the message ends with its stderr."""
+
+
+class CommandTimeout(CommandError, TimeoutError):
+    """A command under test did not end in time and was stopped; the message ends with its stderr."""
+
+
+class CommandOutputError(CommandError):
+    """A command under test ended well, but left no gradient; the message says what is missing, and its stderr."""
+
+
 class ConvergenceError(ImplicitGradError, ArithmeticError):
     """A solve did not succeed.
 
