@@ -71,7 +71,7 @@ class Claim:
             Relation.AT_MOST: f"≤ {self.wanted:.4g}",
             Relation.AT_LEAST: f"≥ {self.wanted:.4g}",
         }[self.relation]
-        source = f" [{self.source}]" if self.source else ""
+        source = f" [{'against: ' if self.refutes else ''}{self.source}]" if self.source else ""
         return (
             f"{self.name}: {self.measured:.4g}, wanted {what}: {'holds' if self.holds else 'DOES NOT HOLD'}{source}"
         )
