@@ -17,6 +17,9 @@ from implicit_grad.inner._step_size import loss_curvature
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Solution
 
+_AHEAD = 1024
+"""Minibatches drawn together."""
+
 
 @dataclass(frozen=True)
 class SGD:
@@ -126,6 +129,8 @@ class _MinibatchRule(FullGradient):
         self.settings, self.alpha = settings, alpha[..., None]
         self.loss: Any = problem.inner
         self.rng = np.random.default_rng(settings.seed)
+        self.left = settings.steps
+        self.batches: list[Array] = []
 
     def start(self, phi: Array) -> State:
         """Return φ."""
@@ -137,9 +142,18 @@ class _MinibatchRule(FullGradient):
 
     def gradient(self, point: Array, step: int = 0) -> tuple[Array, Array]:
         """Return ∇L_B and ∇L_B + λ(φ − θ) for the next minibatch B."""
-        drawn = self.rng.choice(self.loss.n_samples, self.settings.batch_size, replace=False)
-        loss = self.loss.minibatch(np.sort(drawn)).gradient(point)
+        if not self.batches:
+            self._draw(min(self.left, _AHEAD))
+        loss = self.loss.minibatch(self.batches.pop()).gradient(point)
         return loss, loss + self.lam * (point - self.theta)
+
+    def _draw(self, count: int) -> None:
+        """Draw positions for some steps at once: a device gets them in one piece."""
+        n, m = self.loss.n_samples, self.settings.batch_size
+        drawn = np.stack([np.sort(self.rng.choice(n, m, replace=False)) for _ in range(count)])
+        rows = namespace(self.theta).asarray(drawn)
+        self.batches = [rows[i, ...] for i in reversed(range(count))]
+        self.left -= count
 
     def update(self, state: State, gradient: Array, step: int) -> State:
         """Return the state after one step."""

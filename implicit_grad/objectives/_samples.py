@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import Any, TypeVar
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, namespace, norm, transpose
+from implicit_grad.backend import Array, broadcast_shapes, device_of, namespace, norm, transpose
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
+
+LossT = TypeVar("LossT")
 
 
 def features(name: str, value: Any) -> Array:
@@ -75,14 +78,18 @@ def largest_gram_eigenvalue(X: Array) -> Array:
     return xp.linalg.eigvalsh(gram)[..., -1] / n
 
 
-def chosen(indices: Any, samples: int) -> np.ndarray[Any, Any]:
+def chosen(indices: Any, samples: int) -> Array:
     """Check positions of samples for a minibatch: one axis of integers in [0, n).
+
+    Positions that live on a device are taken as they are: to look at them would make the host wait.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
         For anything else; negative positions are refused, too.
     """
+    if device_of(indices) is not None:
+        return indices
     array = np.asarray(indices)
     if array.dtype.kind not in "iu":
         raise ArgumentTypeError(f"indices: expected integers, got dtype {array.dtype}")
@@ -93,7 +100,15 @@ def chosen(indices: Any, samples: int) -> np.ndarray[Any, Any]:
     return array
 
 
-def take_samples(array: Array, indices: np.ndarray[Any, Any], axis: int) -> Array:
-    """Return the chosen samples of every problem along `axis`, counted from the end."""
-    xp = namespace(array)
-    return xp.take(array, xp.asarray(indices), axis=axis)
+def restricted(loss: LossT, rows: Array, **axes: int) -> LossT:
+    """Return a loss of the same kind over the chosen samples, which lie along these axes of its fields.
+
+    Its data were checked when it was made. To check them again would cost more than a gradient, and on a device make
+    the host wait.
+    """
+    part = copy(loss)
+    for name, axis in axes.items():
+        data = getattr(loss, name)
+        taken = namespace(data).take(data, namespace(data).asarray(rows), axis=axis)
+        object.__setattr__(part, name, taken)
+    return part

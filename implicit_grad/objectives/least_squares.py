@@ -16,8 +16,8 @@ from implicit_grad.objectives._samples import (
     features,
     largest_gram_eigenvalue,
     least_gram_eigenvalue,
+    restricted,
     same_dtype,
-    take_samples,
 )
 
 
@@ -142,7 +142,7 @@ class LeastSquares:
     def minibatch(self, indices: Any) -> LeastSquares:
         """Return the mean over the samples at these positions, the same for every problem of the batch."""
         rows = chosen(indices, self.n_samples)
-        return LeastSquares(take_samples(self.X, rows, -2), take_samples(self.y, rows, -1))
+        return restricted(self, rows, X=-2, y=-1)
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> LeastSquares:
         """Return the loss of one problem of the batch."""

@@ -13,7 +13,7 @@ from implicit_grad.objectives._gauss_newton import GaussNewtonProduct
 from implicit_grad.objectives._heads import CrossEntropyHead, Head, SquaredErrorHead, one_hot
 from implicit_grad.objectives._network import Forward, Layout, Tangent, with_ones
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
-from implicit_grad.objectives._samples import check_batch, chosen, features, same_dtype, take_samples
+from implicit_grad.objectives._samples import check_batch, chosen, features, restricted, same_dtype
 
 
 class Activation(Protocol):
@@ -223,8 +223,9 @@ class MultilayerPerceptron:
         """Return the mean over the samples at these positions, the same for every problem of the batch."""
         rows = chosen(indices, self.n_samples)
         axis = -2 if self.n_classes is None and self.n_outputs > 1 else -1
-        data = take_samples(self.X, rows, -2), take_samples(self.y, rows, axis)
-        return MultilayerPerceptron(*data, self.hidden, self.activation, self.n_classes, self.n_outputs)
+        part = restricted(self, rows, X=-2, y=axis, _inputs=-2)
+        object.__setattr__(part, "_head", restricted(self._head, rows, target=-2))
+        return part
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> MultilayerPerceptron:
         """Return the loss of one problem of the batch."""

@@ -17,7 +17,7 @@ from implicit_grad.objectives._samples import (
     features,
     largest_gram_eigenvalue,
     largest_row,
-    take_samples,
+    restricted,
 )
 
 _THIRD_DERIVATIVE = 2.0**0.5 / (3 * 3.0**0.5)
@@ -181,8 +181,9 @@ class SoftmaxCrossEntropy:
     def minibatch(self, indices: Any) -> SoftmaxCrossEntropy:
         """Return the mean over the samples at these positions, the same for every problem of the batch."""
         rows = chosen(indices, self.n_samples)
-        labels = take_samples(self.labels, rows, -1)
-        return SoftmaxCrossEntropy(take_samples(self.X, rows, -2), labels, self.n_classes)
+        part = restricted(self, rows, X=-2, labels=-1)
+        object.__setattr__(part, "_head", restricted(self._head, rows, target=-2))
+        return part
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> SoftmaxCrossEntropy:
         """Return the loss of one problem of the batch."""

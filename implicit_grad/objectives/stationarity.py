@@ -33,6 +33,9 @@ class LinearizedMap:
         `index → LinearizedMap` of one problem.
     selection : Cost
         What taking a row costs that problem; nothing where it is linearised already.
+    curvature : bool
+        Whether F is known to be the gradient in φ of what is minimised: ∂_φF is then symmetric, and positive definite
+        at a strict minimum.
     """
 
     value: Array
@@ -43,6 +46,7 @@ class LinearizedMap:
     stacks: bool = False
     row: Callable[[tuple[int, ...]], LinearizedMap] | None = None
     selection: Cost = field(default_factory=Cost)
+    curvature: bool = False
 
 
 @runtime_checkable
