@@ -172,6 +172,6 @@ FIGURE = Figure(
     claims=claims,
     optional=(OMNIGLOT,),
     reading="Times are of the machine that drew this, by the quickest of the repeats; nothing else should run. "
-    "Memory is the peak of newly allocated bytes,\nin a run of its own. Steps are the same for all, whether they lead "
+    "Memory is the peak of newly allocated bytes,\nin a run of its own. All take the same steps, whether they lead "
     "to φ* or not.",
 )

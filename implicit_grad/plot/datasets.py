@@ -77,6 +77,7 @@ def plot_pareto(
     error: str = "relative_error",
     family: str = "family",
     styles: Mapping[str, Style] | None = None,
+    fronts: bool = False,
 ) -> Any:
     """Draw error over cost, a marker for each setting of each family, and the front that none of them beats.
 
@@ -88,6 +89,8 @@ def plot_pareto(
     cost, error, family : str
         Names of the variables.
     styles : mapping, optional
+    fronts : bool
+        Show only the settings of each family that none of its own beats, joined by a line.
 
     Returns
     -------
@@ -100,13 +103,15 @@ def plot_pareto(
     chosen = {**styles_of(families), **(styles or {})}
     for name in dict.fromkeys(families):
         mine = np.array([each == name for each in families]) & np.isfinite(y)
-        style = chosen[name]
+        style, where = chosen[name], np.flatnonzero(mine)
+        shown = where[pareto_front(x[where], y[where])] if fronts else where
         ax.plot(
-            x[mine], y[mine], linestyle="none", marker=style.marker, color=style.color, label=name, markersize=3,
+            x[shown], y[shown], linestyle="-" if fronts else "none", linewidth=0.6, marker=style.marker,
+            color=style.color, label=name, markersize=3,
             markeredgewidth=0.4, markeredgecolor="white", zorder=style.zorder,
         )  # fmt: skip
     front = pareto_front(x, y)
-    ax.plot(x[front], y[front], drawstyle="steps-post", color="0.4", linewidth=0.9, label="Pareto front", zorder=1)
+    ax.plot(x[front], y[front], drawstyle="steps-post", color="0.75", linewidth=3, label="Pareto front", zorder=1)
     ax.set_xscale("log")
     ax.set_yscale("log")
     return ax
