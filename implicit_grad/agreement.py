@@ -312,7 +312,8 @@ class _Row:
 
     def rounding(self, g: Array) -> float:
         """Rounding share of a certificate of g at φ, and of g itself."""
-        return float(certify(self.problem, self.theta, g, self.inner.value).rounding_share) + _grain(g)
+        at_phi = certify(self.problem, self.theta, g, self.inner.value, gradient_steps=0)
+        return float(at_phi.rounding_share) + _grain(g)
 
 
 def _grain(g: Array) -> float:

@@ -67,12 +67,12 @@ class Bound:
 
 
 class Bounds:
-    """All bounds at one point; a gradient costs one product with H, the point itself at most one."""
+    """All bounds at one point; a gradient costs one product with H, a sharpened distance from φ* another."""
 
-    def __init__(self, point: Point, premises: Premises) -> None:
+    def __init__(self, point: Point, premises: Premises, *, sharpen: bool = True) -> None:
         self.point, self.premises = point, premises
         self.along: Residual | None = None
-        if premises.concordance is not None:
+        if sharpen and premises.concordance is not None:
             self.along = point.product(point.inner.vector)
 
     def of(self, g: Array) -> Bound:

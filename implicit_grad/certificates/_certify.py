@@ -9,7 +9,7 @@ import numpy as np
 
 from implicit_grad import border
 from implicit_grad.backend import Array, namespace, norm, to_numpy
-from implicit_grad.certificates._bounds import Bounds, Premises
+from implicit_grad.certificates._bounds import Bound, Bounds, Premises
 from implicit_grad.certificates._constants import (
     Constants,
     Kind,
@@ -20,10 +20,13 @@ from implicit_grad.certificates._constants import (
 from implicit_grad.certificates._curvature import CurvatureBound, CurvatureStrategy, SeenSpectrum
 from implicit_grad.certificates._point import Point
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
-from implicit_grad.inner import Newton
+from implicit_grad.inner import LBFGS, InnerSolver, Newton
 from implicit_grad.linear import Cholesky
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Cost, Estimate
+
+_GRADIENT_STEPS = 6
+"""Steps on from φ where nobody says otherwise: what residuals at φ lack most is where they point."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,7 @@ def certify(
     *,
     constants: Constants | None = None,
     curvature_bound: CurvatureStrategy | None = None,
+    gradient_steps: int | None = None,
     newton_steps: int = 0,
     two_sided: bool = True,
 ) -> Certificate:
@@ -93,8 +97,10 @@ def certify(
     softmax losses are self-concordant, and that G⁻¹ is a contraction (derivations in `certificates/_bounds.py`).
     Residuals are recomputed here, with an allowance of 8(N + n)·eps times the terms that cancel in them.
 
-    The bound may be evaluated at any point with the same ĝ. With `newton_steps` that is φ_N, k damped Newton steps
-    on: what the inner solve lacked becomes part of a residual that can be computed. `two_sided` also solves for
+    The bound may be evaluated at any point with the same ĝ, and a residual at φ does not say in which directions φ
+    is wrong. So it is evaluated a second time, `gradient_steps` of L-BFGS on: what the inner solve lacked becomes
+    part of a linear residual, which is computed and not bounded, for gradients only. The smaller of the two is taken.
+    With `newton_steps` that point is φ_N, k damped Newton steps on. `two_sided` also solves for
     :math:`e = G(\varphi_N)^{-1} r_{\mathrm{lin}}(\varphi_N)`; with c the bound for ĝ + e at φ_N the error lies in
     :math:`[\lVert e\rVert - c, \lVert e\rVert + c]`.
 
@@ -112,10 +118,14 @@ def certify(
         Lower bound of λ_min(H + λI) at the point: `Convexity()`, `Eigenvalues()`, `ShiftedCholesky()`,
         `RandomLanczos()`. Away from the point it falls with ρ (Newton and Kantorovich) or, for self-concordant
         losses, by e^{−Rδ}; the larger of it and the constants' m is used.
+    gradient_steps : int, optional
+        k steps of L-BFGS on, each one gradient of the train loss or a few, where the line search tries several
+        lengths. Default: 6 for losses with constants of their own (least squares, softmax), else 0. 0 stays at φ,
+        where a second product sharpens ‖φ − φ*‖ if the loss is self-concordant. Either way a certificate makes at
+        most two Hessian-vector products, beside what the constants and the curvature bound cost: `Certificate.cost`.
     newton_steps : int
-        0 costs two gradients and two Hessian-vector products (one where the train loss is not self-concordant). k > 0
-        adds k Newton steps with Cholesky, and with `two_sided` one more solve and one product. `Certificate.cost`
-        counts.
+        k > 0 takes k Newton steps with Cholesky instead, and makes one more product; `two_sided` adds a solve and
+        another.
     two_sided : bool
         Whether Newton steps lead to an enclosure, or to an upper bound only.
 
@@ -141,30 +151,30 @@ def certify(
     theta = problem.parameters(theta)
     seen = _smallest_seen(estimate, phi)
     gradient, phi = _operands(problem, theta, estimate, phi)
-    border.count("newton_steps", newton_steps)
     border.flag("two_sided", two_sided)
+    mover = _mover(problem, gradient_steps, newton_steps)
     point = Point(problem, theta, phi)
     premises, kind, curvature, cost = _premises(point, constants, curvature_bound)
-    found = Bounds(point, premises).of(gradient)
+    found = there = Bounds(point, premises, sharpen=mover is None).of(gradient)
     better, bound, lower = gradient, found.total, 0 * found.total
-    shares = [found.inner, found.linear, found.rounding]
     cost += point.cost
-    if newton_steps:
-        start = Newton(rtol=0.0, max_steps=newton_steps)(problem, theta, start=phi)
-        point = Point(problem, theta, start.value)
+    if mover is not None:
+        moved = mover(problem, theta, start=phi)
+        point = Point(problem, theta, moved.value)
         premises, kind, curvature, spent = _premises(point, constants, curvature_bound)
-        bounds = Bounds(point, premises)
-        if two_sided:
+        bounds = Bounds(point, premises, sharpen=newton_steps > 0)
+        if newton_steps and two_sided:
             correction, solve = _correction(point, gradient)
-            better = gradient + correction
-            slack, size = bounds.of(better).total, norm(correction)
-            bound, lower = size + slack, np.maximum(size - slack, 0)
-            spent += solve
+            better, spent = gradient + correction, spent + solve
+            there, size = bounds.of(better), norm(correction)
+            bound, lower = size + there.total, np.maximum(size - there.total, 0)
         else:
-            bound = bounds.of(gradient).total
-        # The split is that at φ, where it can be told what the inner and the linear solve lacked.
-        shares = [share * _ratio(bound, found.total) for share in shares]
-        cost += start.cost + spent + point.cost
+            there = bounds.of(gradient)
+            bound = there.total
+        # Where only the curvature at the point is known, the two bounds may be about two minima.
+        bound = np.where(premises.m > 0, np.fmin(bound, found.total), bound)
+        cost += moved.cost + spent + point.cost
+    shares = _split(bound, found, there)
     saddle = False if seen is None else to_numpy(seen) <= 0
     bound = np.where(np.isnan(bound) | saddle, np.inf, bound)
     lower = np.where(np.isnan(lower) | saddle, 0.0, lower)
@@ -186,6 +196,20 @@ def certify(
         curvature.failure,
         seen,
     )
+
+
+def _mover(problem: BilevelProblem, gradient_steps: int | None, newton_steps: int) -> InnerSolver | None:
+    """What leads from φ to the point of the second bound; None if there is none."""
+    border.count("newton_steps", newton_steps)
+    if gradient_steps is not None:
+        border.count("gradient_steps", gradient_steps)
+    if newton_steps:
+        return Newton(rtol=0.0, max_steps=newton_steps)
+    if gradient_steps is None:
+        # For these L-BFGS needs no product, and there is one minimum for both bounds to be about.
+        known = ("strong_convexity", "curvature_bound", "gradient_terms")
+        gradient_steps = _GRADIENT_STEPS if all(hasattr(problem.inner, name) for name in known) else 0
+    return LBFGS(gradient_steps) if gradient_steps else None
 
 
 def _premises(
@@ -242,6 +266,11 @@ def _correction(point: Point, g: Array) -> tuple[Array, Cost]:
     return point.lam[..., None] * solve.value, solve.cost
 
 
-def _ratio(new: Array, old: Array) -> Array:
+def _split(bound: Array, found: Bound, there: Bound) -> list[Array]:
+    """Split the bound as the one at φ, where it can be told what the inner and the linear solve lacked."""
+    known = np.isfinite(found.total)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(old > 0, new / old, 0.0)
+        total: Array = np.where(known, found.total, there.total)
+        ratio = np.where(total > 0, bound / total, 0.0)
+        names = ("inner", "linear", "rounding")
+        return [np.where(known, getattr(found, name), getattr(there, name)) * ratio for name in names]

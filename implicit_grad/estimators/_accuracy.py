@@ -27,6 +27,9 @@ _GROWTH = 4
 _ROUND = 1e-2
 """How much smaller the inner share is made before the linear system is looked at again."""
 
+_LOOK_AHEAD = 3
+"""Steps on from φ at which a certificate is evaluated, too, once they are a fortieth of what was spent."""
+
 _PATIENCE = 3
 _MOST_ROUNDS = 200
 
@@ -97,7 +100,7 @@ class _Run:
 
     def judge(self) -> None:
         """Certify what there is; stop problems that are done, and those that cannot be."""
-        found = certify(self.problem, self.theta, self.gradient, self.phi, constants=self.constants)
+        found = self._certified(self._look_ahead())
         self.certificate, self.cost = found, self.cost + found.cost
         self.goal = self.rtol * norm(self.gradient)
         self.stop((found.bound <= self.goal) & np.isfinite(found.bound), Status.CONVERGED)
@@ -112,6 +115,14 @@ class _Run:
         lost = self.stalled >= _PATIENCE
         self.stop(lost & ~np.isfinite(found.bound), Status.INDEFINITE)
         self.stop(lost, Status.STAGNATED)
+
+    def _certified(self, ahead: int) -> Certificate:
+        problem, known = self.problem, self.constants
+        return certify(problem, self.theta, self.gradient, self.phi, constants=known, gradient_steps=ahead)
+
+    def _look_ahead(self) -> int:
+        """A closer bound saves inner steps where they are many."""
+        return _LOOK_AHEAD if self.constants is not None and self.cost.gradients > 40 * _LOOK_AHEAD else 0
 
     def wants_inner(self) -> Array:
         assert self.certificate is not None  # judged before
@@ -151,7 +162,7 @@ class _Run:
     def linear_target(self) -> Array:
         """Return by how much the linear share is to shrink."""
         assert self.certificate is not None  # judged before
-        found = certify(self.problem, self.theta, self.gradient, self.phi, constants=self.constants)
+        found = self._certified(0)
         self.cost += found.cost
         wanted = np.maximum(_LINEAR_PART * self.goal, _FORCING * np.where(self.wants_inner(), found.inner_share, 0))
         with np.errstate(invalid="ignore", divide="ignore"):
