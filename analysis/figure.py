@@ -17,6 +17,7 @@ import numpy as np
 from analysis import claims as ledger
 from analysis import record
 from analysis.claims import Claim
+from analysis.statements import Statement, as_rows
 from analysis.study import Study
 from implicit_grad import storage
 from implicit_grad.backend import Backend
@@ -38,7 +39,9 @@ STEMS = (
     "truncation_window",
     "rounding_floor",
     "published_variants",
+    "popular_article",
     "time_memory_vs_inner_steps",
+    "compute_accuracy_pareto",
 )
 """All figures, in the order in which `all` draws them."""
 
@@ -47,6 +50,10 @@ last iterate of gradient descent, g* by dense Cholesky with refinement."""
 
 
 def _no_claims(tables: Mapping[str, Any]) -> list[Claim]:
+    return []
+
+
+def _no_statements(tables: Mapping[str, Any]) -> list[Statement]:
     return []
 
 
@@ -68,6 +75,8 @@ class Figure:
         How to read lines and bands, and what the errors refer to; the end of the caption.
     optional : tuple of str
         Panels that `sweeps` leaves out where their data are not found: the caption then says so.
+    statements : callable
+        `{panel name: Dataset} → list of Statement`: published statements that the figure examines.
     """
 
     stem: str
@@ -76,6 +85,7 @@ class Figure:
     claims: Callable[[Mapping[str, Any]], list[Claim]] = field(default=_no_claims, kw_only=True)
     reading: str = field(default=_READING, kw_only=True)
     optional: tuple[str, ...] = field(default=(), kw_only=True)
+    statements: Callable[[Mapping[str, Any]], list[Statement]] = field(default=_no_statements, kw_only=True)
 
     def reproduce(
         self,
@@ -117,6 +127,7 @@ class Figure:
             quick=quick,
             usual_seed=SEED,
         )
+        about["statements"] = as_rows(self.statements(tables))
         ledger.save(self.claims(tables), results / f"{self.stem}.json", stem=self.stem, **about)
         caption = out / f"{self.stem}.md"
         with storage.atomic_target(caption) as target:
