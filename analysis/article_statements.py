@@ -1,4 +1,4 @@
-"""The statements of the popular article that do not hold, and what in the tables of `popular_article` refutes each."""
+"""The statements of the popular article that do not hold, and what in `popular_article` refutes each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORDER = "Jacobian times gradient and gradient times Jacobian are the same vector
 TENDS = "MAML's gradient, unrolled far enough, is the gradient that iMAML computes."
 BALANCE = "After the inner loop the pull of the data and the pull towards θ are in balance."
 ZERO = "The formula with I + H/λ serves for every λ ≥ 0."
-PROVEN = "That feasible approximations behave well is proven."
+PROVEN = "Feasible approximations are proven to behave well, without conditions."
 BETTER = "iMAML gives better results than MAML, first-order MAML and Reptile."
 PRIOR = "Early stopping is equivalent to a Bayesian prior."
 NOTATION = "Data sets, tasks and the expectation need no index."
@@ -50,9 +50,8 @@ INSTEAD = {
     NOTATION: "g belongs to one task τ, with its own φ_τ and training set; the average over tasks comes after it.",
 }
 QUOTED = {
-    BETTER: "Not measured here. Its tables: MiniImageNet 5-way 1-shot, Reptile 49.97 above iMAML 48.96 (gradient "
+    BETTER: "Its tables: MiniImageNet 5-way 1-shot, Reptile 49.97 above iMAML 48.96 (gradient "
     "descent) and 49.30 (Hessian-free); Omniglot 20-way 1-shot, MAML 95.8 above iMAML 94.46 (gradient descent).",
-    PRIOR: "Not measured here.",
     NOTATION: "A slip of notation: no number.",
 }
 PROBLEMS = ("ridge", "digits", "sinusoid")

@@ -33,9 +33,13 @@ class Reproduce:
     """Whose text width and type size the figures shall have."""
     backend: str | None = None
     """Where to compute: numpy or cupy; default: IMPLICIT_GRAD_BACKEND, else numpy."""
+    report: bool = False
+    """Also write report.html into the folder: figures, claims, verdicts. Exits with 1 if a claim does not hold."""
+    ledger: Path | None = None
+    """Also write every number and its verdict to this path, as Markdown; exits as --report does."""
 
     def run(self) -> None:
-        """Run the command."""
+        """Run the command; exit with 1 if a claim that is reported does not hold."""
         from analysis import figure as analysis
         from implicit_grad.backend import get_backend
         from implicit_grad.storage import check_writable
@@ -61,6 +65,19 @@ class Reproduce:
                 )
                 bar.update()
                 bar.write("wrote " + " ".join(map(str, files)))
+        if self.report or self.ledger is not None:
+            self._report([each.stem for each in chosen])
+
+    def _report(self, stems: list[str]) -> None:
+        from analysis import report
+
+        results = [report.read(self.out, stem) for stem in stems]
+        page = self.out / "report.html" if self.report else None
+        print("wrote " + " ".join(map(str, report.write(results, report=page, register=self.ledger))))
+        failed = report.failures(results)
+        if failed:
+            print(f"implicit-grad: {failed} of {sum(len(each.claims) for each in results)} claims do not hold")
+            sys.exit(1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ def _progress(total: int) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of `implicit-grad`; a bad argument exits with code 2, an interrupt with 130."""
+    """Entry point of `implicit-grad`: exits with 1 if a reported claim fails, 2 on bad arguments, 130 on Ctrl-C."""
     command = tyro.extras.subcommand_cli_from_dict(
         {"reproduce": Reproduce, "fetch": Fetch},
         prog="implicit-grad",
