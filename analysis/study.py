@@ -118,7 +118,8 @@ def median_slope(x: Any, y: Any, keep: Any = True) -> float:
     NaN where no column has three points.
     """
     x, y = (np.asarray(each, dtype=float) for each in (x, y))
-    x, y, keep = np.broadcast_arrays(x if x.ndim == y.ndim else x[:, None], y if y.ndim > 1 else y[:, None], keep)
+    x, y = (each if each.ndim > 1 else each[:, None] for each in (x, y))
+    x, y, keep = np.broadcast_arrays(x, y, keep)
     slopes = []
     for column in range(y.shape[1]):
         use = keep[:, column] & np.isfinite(x[:, column]) & np.isfinite(y[:, column])

@@ -161,7 +161,7 @@ def plot_powers(
         values = values if "task" in values.dims else values.expand_dims("task")
         values = values.transpose(x, "task").values.astype(float)
         slope, _ = fitted_slope(where, values, low=0, high=np.inf)
-        band(ax, where, values, label=f"{label}: {slope:.2f}", style=chosen[label])
+        band(ax, where, values, label=f"{label}: {round(slope, 2) + 0.0:.2f}", style=chosen[label])
     ax.set_xscale("log")
     ax.set_yscale("log")
     return ax
