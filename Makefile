@@ -11,7 +11,7 @@ export MPLBACKEND ?= Agg
 PEERS  := jax jaxopt optimistix lineax torch torchopt
 BENCH  ?=
 
-.PHONY: setup figures test test-gpu mutants bench certificates check lint types clean
+.PHONY: setup figures test test-gpu mutants bench certificates faults check lint types clean
 .DEFAULT_GOAL := figures
 
 setup: $(STAMP)
@@ -50,6 +50,10 @@ certificates: setup
 # Every law against every mutant: fails if one survives, a sound control is accused, or a law kills nothing.
 mutants: setup
 	$(BIN)/python -m implicit_grad.testing.mutants docs/mutants.md
+
+# The sweep engine under kill -9, full disks, rivals and damaged files; exits with 1 if a cell is lost.
+faults: setup
+	$(BIN)/python -m benchmarks.faults
 
 lint: setup
 	$(BIN)/ruff check .

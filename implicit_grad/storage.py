@@ -49,16 +49,21 @@ def load(path: Path) -> Any:
 
 
 @contextmanager
-def atomic_target(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success flush it to disk and rename it to `path`."""
+def atomic_target(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success flush it to disk and rename it to `path`.
+
+    Without the flush a killed process still leaves the old file or the new one, but a power cut may leave half of the
+    new one: for files that carry a checksum.
+    """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        if flush:
+            with temporary.open("rb+") as stream:
+                os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:

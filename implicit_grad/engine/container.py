@@ -80,9 +80,9 @@ def unpack(data: bytes, key: str) -> Content:
                 name: np.lib.format.read_array(io.BytesIO(archive.read(f"{i}.npy")), allow_pickle=False)
                 for i, name in enumerate(layout["arrays"])
             }
-    except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise CorruptData(f"cell {key}: written by something else, {error}") from error
-    return _put_together(arrays, layout)
+        return _put_together(arrays, layout)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise CorruptData(f"cell {key}: written by something else, {error!r}") from error
 
 
 def _member(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from implicit_grad import border
@@ -15,6 +19,8 @@ from implicit_grad.errors import MissingDependency, WorkerLost
 
 DEATHS = 3
 """Deaths of workers in a row, without a finished cell between them, after which a sweep gives up."""
+ORPHANS_END = 0.5
+"""Seconds within which workers notice that the process which started them is gone."""
 
 
 class Runner(Protocol):
@@ -82,7 +88,24 @@ class Local:
         joblib = _joblib()
         with joblib.parallel_config("loky", n_jobs=self.jobs, inner_max_num_threads=THREADS):
             pool = joblib.Parallel(return_as="generator_unordered")
-        return pool(joblib.delayed(fulfil)(store, job, fresh) for job in jobs)
+        return pool(joblib.delayed(_as_child)(os.getpid(), store, job, fresh) for job in jobs)
+
+
+def _as_child(parent: int, store: Store, job: Job, fresh: bool) -> Outcome:
+    _end_with(parent)
+    return fulfil(store, job, fresh)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Let this worker end when the sweep is killed: loky's would wait five minutes for further work."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHANS_END)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _joblib() -> Any:

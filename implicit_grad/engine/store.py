@@ -24,8 +24,9 @@ _TRIES = 1000
 class Store:
     """Cells under `folder`, 256 subfolders of `folder/cells`.
 
-    A file is written beside its place, flushed to the disk and renamed: a reader sees a whole file or none, whenever
-    a process or the machine stops. Processes that share the folder need not know of each other.
+    A file is written beside its place and renamed: a reader sees a whole file or none, whenever a process is stopped.
+    After a power cut the last files may be damaged; they fail their checksum and are computed again, so that no cell
+    waits for the disk. Processes that share the folder need not know of each other.
 
     Parameters
     ----------
@@ -105,7 +106,7 @@ class Store:
         path = self.path(key)
         with _complaint(path, "finished cells are kept"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with storage.atomic_target(path) as target:
+            with storage.atomic_target(path, flush=False) as target:
                 target.write_bytes(data)
 
     def quarantine(self, key: str, reason: str) -> Path:
