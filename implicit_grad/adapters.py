@@ -166,6 +166,8 @@ def outer_loss(problem: BilevelProblem, method: MetaGradient) -> Callable[[Any],
     -------
     callable
         `theta (..., d) → (...)`, one loss a problem. It can be differentiated once; `implicit_function` goes further.
+        With arrays on a device call it before you differentiate it for the first time (as `Autodiff`, it makes them
+        known to autograd, which otherwise cannot differentiate with respect to their type).
 
     Raises
     ------
@@ -189,6 +191,11 @@ def outer_loss(problem: BilevelProblem, method: MetaGradient) -> Callable[[Any],
 
     def loss(theta: Any) -> Any:
         """Return F(θ), differentiably."""
+        if (device := device_of(theta)) is not None:
+            # Imported once there is a device array: the rules reach into autograd, and load SciPy.
+            from implicit_grad.objectives._device_rules import install
+
+            install(type(theta), device.xp)
         kept: list[tuple[Array, Solution[Any]]] = []
 
         def value(t: Array) -> Array:

@@ -6,6 +6,7 @@ What there is to cover is found in the public names, not listed.
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd import grad
 from device_double import DOUBLE, DeviceArray, Traffic
 from device_scenes import EPS, OBJECTIVES, close, pair
 
@@ -29,6 +30,7 @@ from implicit_grad import (
     agree,
     certify,
     implicit_function,
+    outer_loss,
 )
 
 WEIGHTS = np.array([0.7, 1.5, 2.0])
@@ -140,3 +142,13 @@ def test_what_is_for_the_host_only_says_so():
     for call in (lambda: certify(device, there, estimate), lambda: agree(device, there)):
         with pytest.raises(ArgumentTypeError, match="on the host; move"):
             call()
+
+
+def test_the_outer_loss_of_an_autograd_program():
+    """Its value and its gradient live on the device, where θ does; the estimator's numbers are the host's."""
+    plain, theta, device, there = pair("softmax")
+    method = MetaGradient(Newton(linear_solver=CG(80, 1e-14)), ImplicitGradient(CG(80, 1e-14)))
+    wanted = outer_loss(plain, method)(theta)
+    close(outer_loss(device, method)(there), wanted, 1e3 * theta.shape[-1] * EPS)
+    slope = grad(lambda x: anp.sum(outer_loss(plain, method)(x)))(theta)
+    close(grad(lambda x: anp.sum(outer_loss(device, method)(x)))(there), slope, 1e4 * theta.shape[-1] * EPS)

@@ -82,14 +82,14 @@ OTHERS = {
 SIGNATURES = {"A, b": "linear", "problem, theta, start": "inner", "problem, theta, inner": "estimator"}
 
 
-def _required(cls):
+def required(cls):
     return [
         f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING and f.init
     ]
 
 
 def _instance(cls):
-    return cls(**{name: FIELDS[name] for name in _required(cls)})
+    return cls(**{name: FIELDS[name] for name in required(cls)})
 
 
 def _found(kind):
@@ -106,7 +106,7 @@ def _found(kind):
 
 STRATEGIES = {kind: _found(kind) for kind in SIGNATURES.values()}
 DEVICE = {
-    kind: [_instance(c) for name, c in classes.items() if name not in HOST_ONLY and set(_required(c)) <= set(FIELDS)]
+    kind: [_instance(c) for name, c in classes.items() if name not in HOST_ONLY and set(required(c)) <= set(FIELDS)]
     + OTHERS[kind]
     for kind, classes in STRATEGIES.items()
 }
@@ -117,7 +117,7 @@ def test_the_surface_is_what_it_seems():
     found = {name for classes in STRATEGIES.values() for name in classes}
     assert {"CG", "Cholesky", "Woodbury", "GradientDescent", "Newton", "UnrolledGradient", "LambdaPath"} <= found
     assert found >= HOST_ONLY
-    unknown = {name: set(_required(cls)) - set(FIELDS) for c in STRATEGIES.values() for name, cls in c.items()}
+    unknown = {name: set(required(cls)) - set(FIELDS) for c in STRATEGIES.values() for name, cls in c.items()}
     assert {name: fields for name, fields in unknown.items() if fields} == {}, "say in FIELDS how to make these"
 
 

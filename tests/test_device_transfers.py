@@ -1,9 +1,12 @@
 """Where the double counts: no loop makes the host wait for the device, and nothing is moved without being asked."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from device_double import DOUBLE, Traffic
 from device_scenes import EPS, LAM, OBJECTIVES, close, condition, pair
+from test_device_surface import FIELDS, HOST_ONLY, STRATEGIES, required
 
 import implicit_grad
 from implicit_grad import (
@@ -49,6 +52,60 @@ def test_no_loop_transfers_anything(name, method):
     device.lam_like(there)  # sent once, by whoever asks first
     counts = [_traffic(lambda k=k: method(k)(device, there)) for k in (3, 27)]
     assert counts[0] == counts[1]
+
+
+READS = {
+    "Newton": "how its linear solve went, and each length tried",
+    "MixedPrecision": "how each float32 solve went",
+    "LBFGS": "each length tried",
+    "NewtonCG": "each length tried",
+}
+"""Methods whose loops must know something that only the device can tell."""
+
+
+def _counted(kind):
+    """Public strategies of a kind that have a number of steps, with the name of that field."""
+    for name, cls in STRATEGIES[kind].items():
+        fields = {f.name for f in dataclasses.fields(cls)}
+        count = next((each for each in ("steps", "max_steps") if each in fields), None)
+        if count is not None and name not in HOST_ONLY:
+            settings = {each: FIELDS[each] for each in required(cls)} | ({"rtol": 0.0} if "rtol" in fields else {})
+            yield name, lambda k, cls=cls, settings=settings, count=count: cls(**settings | {count: k})
+
+
+COUNTED = [(kind, name, make) for kind in STRATEGIES for name, make in _counted(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name", "make"), COUNTED, ids=lambda x: x if isinstance(x, str) else "")
+def test_only_methods_that_must_ask_do(kind, name, make):
+    """Found, not listed: a new method transfers nothing in its loop, or is named above."""
+    _, _, device, there = pair("tanh network")
+    device.lam_like(there)
+    start = GradientDescent(0.01, 2)(device, there)
+    run = {
+        "inner": lambda k: make(k)(device, there),
+        "linear": lambda k: ImplicitGradient(make(k))(device, there, start),
+        "estimator": lambda k: make(k)(device, there, start),
+    }[kind]
+    few, many = (_traffic(lambda k=k: run(k)) for k in (3, 27))
+    assert (few != many) == (name in READS)
+
+
+def test_every_exception_exists():
+    assert {name for _, name, _ in COUNTED} >= READS.keys()
+
+
+@pytest.mark.parametrize("method", [implicit_grad.LBFGS, implicit_grad.NewtonCG])
+@EVERY_OBJECTIVE
+def test_searches_read_one_mask_for_each_length_and_send_nothing(name, method):
+    _, _, device, there = pair(name)
+    device.lam_like(there)
+    ends = []
+    few, many = (_traffic(lambda k=k: ends.append(method(k)(device, there))) for k in (2, 8))
+    lengths = ends[1].cost.gradients - ends[0].cost.gradients
+    assert lengths > 0
+    assert many[0] - few[0] <= lengths
+    assert many[1] == few[1]
 
 
 def test_with_a_tolerance_conjugate_gradient_looks_every_eighth_step():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from implicit_grad.backend import Array, dot, epsilon, namespace, norm, to_numpy
+from implicit_grad.backend import Array, dot, epsilon, namespace, norm
 from implicit_grad.inner._protocol import attainable, gradient_scale
 from implicit_grad.inner.stopping import Stop
 from implicit_grad.linear import Operator
@@ -44,14 +42,19 @@ class Iterate:
             met = self.stop.met(self.residual, self.scale, floor)
             return met | (self.residual <= floor), met
 
-    def advance(self, direction: Array, active: Array, polishing: Array) -> tuple[Any, int]:
-        """Take the longest acceptable step of every active problem; say which problems moved."""
+    def advance(self, direction: Array, active: Array, polishing: Array | None = None) -> tuple[Array, int]:
+        """Take the longest acceptable step of every active problem; say which moved, and how many lengths were tried.
+
+        A problem that is `polishing` takes the whole step or none, and its gradient decides. One mask is read for
+        each length.
+        """
         xp = namespace(direction)
         old = self.phi, self.value, self.residual
         with np.errstate(over="ignore", invalid="ignore"):
             slope = dot(self.gradient, direction)
         t = xp.where(active, xp.ones_like(slope), xp.zeros_like(slope))
-        pending, accepted, trials = active, ~active, 0
+        pending, accepted, trials, settled = active, ~active, 0, False
+        whole = xp.zeros_like(active) if polishing is None else polishing
         for _ in range(_HALVINGS):
             self.move_to(old[0] + t[..., None] * direction)
             trials += 1
@@ -59,15 +62,16 @@ class Iterate:
             # cancel in G, which only the loss knows: below √eps relative the gradient may decide, too.
             eps, size = epsilon(direction), xp.abs(old[1]) + xp.abs(self.value)
             drop = old[1] - self.value
-            enough = (drop >= -_ARMIJO * t * slope) & (drop > 8 * eps * size) & ~polishing
-            blind = (xp.abs(drop) <= eps**0.5 * size) | polishing
+            enough = (drop >= -_ARMIJO * t * slope) & (drop > 8 * eps * size) & ~whole
+            blind = (xp.abs(drop) <= eps**0.5 * size) | whole
             accepted = enough | (blind & (self.residual < old[2]))
-            pending = pending & ~accepted & ~polishing
-            if not bool(xp.any(pending)):
+            pending = pending & ~accepted & ~whole
+            settled = not bool(xp.any(pending))
+            if settled:
                 break
             t = xp.where(pending, 0.5 * t, t)
         moved = active & accepted
-        if not bool(xp.all(moved | ~active)):
+        if not (settled and (polishing is None or bool(xp.all(moved | ~active)))):
             self.move_to(xp.where(moved[..., None], self.phi, old[0]))
             trials += 1
-        return to_numpy(moved), trials
+        return moved, trials

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, dot, epsilon, namespace, norm, to_numpy
+from implicit_grad.backend import Array, dot, epsilon, namespace, norm
 from implicit_grad.inner._line_search import Iterate
 from implicit_grad.inner._recording import checked_record
 from implicit_grad.inner._search import search
@@ -65,6 +65,7 @@ class LBFGS:
         "2m vectors for m pairs",
         "superlinear on small problems, else linear",
         "G is far from convex: pairs are left out",
+        saddle="stops at an exact one, and says nothing",
     )
 
     def __post_init__(self) -> None:
@@ -92,7 +93,7 @@ class _Pairs:
         self.pairs: list[tuple[Array, Array, Array]] = []
         self.before: tuple[Array, Array] | None = None
 
-    def __call__(self, here: Iterate, active: Any) -> tuple[Array, Cost]:
+    def __call__(self, here: Iterate, active: Array) -> tuple[Array, Cost]:
         xp, cost = namespace(here.phi), Cost()
         with np.errstate(over="ignore", invalid="ignore"):
             if self.scale is None:
@@ -100,22 +101,18 @@ class _Pairs:
             self._learn(here)
             self.before = here.phi, here.gradient
             direction = self._two_loops(-here.gradient)
-            good = xp.asarray(active) & (dot(direction, here.gradient) < 0)
+            good = active & (dot(direction, here.gradient) < 0)
             steepest = -self.scale[..., None] * here.gradient
         direction = xp.where(good[..., None], direction, steepest)
-        return xp.where(xp.asarray(active)[..., None], direction, xp.zeros_like(direction)), cost
+        return xp.where(active[..., None], direction, xp.zeros_like(direction)), cost
 
-    def restart(self, failed: Any) -> Any:
+    def restart(self, failed: Array) -> Array:
         """Drop the pairs of problems that found no step along the direction they gave."""
-        if not self.pairs:
-            return failed & False
-        rows = namespace(self.scale).asarray(failed)
-        none = namespace(self.scale).zeros_like(self.scale)
-        held = np.zeros(failed.shape, dtype=bool)
-        kept = []
+        xp = namespace(failed)
+        held, kept = xp.zeros_like(failed), []
         for s, y, rho in self.pairs:
-            held |= to_numpy(rho != 0)
-            kept.append((s, y, namespace(rho).where(rows, none, rho)))
+            held = held | (rho != 0)
+            kept.append((s, y, xp.where(failed, xp.zeros_like(rho), rho)))
         self.pairs = kept
         return failed & held
 

@@ -55,6 +55,7 @@ class Newton:
         "of the linear solver",
         "quadratic, to rounding",
         "d is in the thousands, with Cholesky",
+        saddle="shifts A near one; stops at an exact one, and says nothing",
     )
 
     def __post_init__(self) -> None:
@@ -86,7 +87,8 @@ class Newton:
             direction, seen, spent = self._direction(state, active)
             cost += spent
             smallest = np.where(active & ~np.isnan(seen), seen, smallest)
-            moved, trials = state.advance(direction, xp.asarray(active), xp.asarray(polishing))
+            forward, trials = state.advance(direction, xp.asarray(active), xp.asarray(polishing))
+            moved = to_numpy(forward)
             cost += Cost(gradients=trials)
             steps += moved
             active &= moved
