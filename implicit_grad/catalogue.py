@@ -40,9 +40,9 @@ def table(name: str) -> str:
     if name not in _HEADINGS:
         raise ArgumentError(f"name: {name!r} is none of {sorted(_HEADINGS)}")
     heading, module = _HEADINGS[name]
-    rows = [f"| {heading} | cost | memory | error | fails when |", "|---|---|---|---|---|"]
+    rows = [f"| {heading} | cost | memory | error | fails when | at a saddle |", "|---|---|---|---|---|---|"]
     for method, card in methods(module).items():
-        rows.append(f"| `{method}` | {card.cost} | {card.memory} | {card.error} | {card.fails} |")
+        rows.append(f"| `{method}` | {card.cost} | {card.memory} | {card.error} | {card.fails} | {card.saddle} |")
     return "\n".join(rows) + "\n"
 
 

@@ -112,6 +112,10 @@ class ImplicitFunction:
         vjp, so one that relies on a symmetry that is not there leaves a residual, and says so.
     rtol : float
         φ counts as a root if ‖F‖ ≤ rtol · (‖∂_φF φ‖ + ‖∂_θF θ‖). A `Solution` brings its own verdict.
+    require_minimum : bool
+        Where the linear solver finds ∂_φF not positive definite although F is the gradient of what φ minimises, φ is
+        no strict minimum and the derivative is NaN. With False it is kept: the stationary point moves with θ whatever
+        its kind. The status says `INDEFINITE` either way.
 
     Notes
     -----
@@ -119,8 +123,9 @@ class ImplicitFunction:
     an HVP. Beside the linear solve a derivative takes one linearisation and three products, two of them for the
     verdict on φ.
 
-    Where the linear solver finds ∂_φF not positive definite, φ is no minimum and the derivative is NaN, status
-    `INDEFINITE`. A general solver cannot know whether F was meant to be a gradient.
+    Solvers for curvatures look for negative curvature in any F. General ones do in maps that say that they are
+    gradients of something to be minimised (`LinearizedMap.curvature`), as `RegularizedProblem` does; of an
+    `AutodiffMap` they cannot know.
 
     References
     ----------
@@ -131,11 +136,13 @@ class ImplicitFunction:
     F: StationarityMap
     linear_solver: LinearSolver = field(default_factory=GeneralLU)
     rtol: float = 1e-6
+    require_minimum: bool = True
 
     def __post_init__(self) -> None:
         check_map("F", self.F)
         border.strategy("linear_solver", self.linear_solver, "GeneralLU()")
         border.tolerance("rtol", self.rtol)
+        border.flag("require_minimum", self.require_minimum)
 
     def judge(self, phi: Any, theta: Array) -> Solution[Any]:
         """Return φ as a solution with ‖F(φ, θ)‖ recomputed, and the verdict whether it is a root."""
@@ -231,9 +238,10 @@ class ImplicitFunction:
         return self._derivative(at, linear, -at.linearized.theta_adjoint(linear.value))
 
     def _derivative(self, at: _Point, linear: Solution[Any], value: Array) -> Derivative:
-        xp = namespace(value)
-        saddle = xp.asarray(status_codes(linear.status) == Status.INDEFINITE.code)
-        value = xp.where(saddle[..., None], xp.full_like(value, float("nan")), value)
+        if self.require_minimum:
+            xp = namespace(value)
+            saddle = xp.asarray(status_codes(linear.status) == Status.INDEFINITE.code)
+            value = xp.where(saddle[..., None], xp.full_like(value, float("nan")), value)
         status = worst_status(at.root.status, linear.status)
         return Derivative(value, at.root, linear, at.root.cost + linear.cost + Cost(hvps=1), status)
 

@@ -48,7 +48,11 @@ class NewtonRoot:
     max_steps: int = 50
     linear_solver: LinearSolver = field(default_factory=GeneralLU)
     card: ClassVar[Card] = Card(
-        "a linear solve a step", "as the linear solver", "rounding", "∂_φF is singular nearby"
+        "a linear solve a step",
+        "as the linear solver",
+        "rounding",
+        "∂_φF is singular nearby",
+        saddle="a root like any other",
     )
 
     def __post_init__(self) -> None:
@@ -153,6 +157,7 @@ def operator(at: LinearizedMap, phi: Array, *, transposed: bool = False) -> Oper
         stacks=at.stacks,
         selector=None if at.row is None else selector,
         selection=at.selection,
+        curvature=at.curvature,
     )
 
 

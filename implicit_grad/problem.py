@@ -180,6 +180,7 @@ class BilevelProblem:
             assemble=assemble,
             factor=linearization.factor,
             bound=None if largest is None else lambda: largest() + shift,
+            curvature=proximal,
         )
 
     def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> BilevelProblem:

@@ -125,7 +125,7 @@ def _with_diagonals(at: Linearization, value: Array, D: Array, C: Array) -> Line
     def coupled(w: Array) -> Array:
         return -C * w
 
-    return LinearizedMap(value, curved, curved, coupled, coupled, stacks=True)
+    return LinearizedMap(value, curved, curved, coupled, coupled, stacks=True, curvature=True)
 
 
 @dataclass(frozen=True, eq=False)

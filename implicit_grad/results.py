@@ -29,6 +29,8 @@ class Status(Enum):
     STAGNATED = "no further progress is possible in this precision, and the tolerance is not met"
     DIVERGED = "the iterates grow without bound; lower the step size"
     NONFINITE = "NaN or infinity appeared; check the data, the loss and the scale of λ"
+    # New members come last: tables store positions.
+    ILL_CONDITIONED = "κ > 1/√eps: more than half of the digits may be wrong; raise λ, or use float64 for float32"
 
     @property
     def ok(self) -> bool:
@@ -90,12 +92,15 @@ class Card:
         Order of the error.
     fails : str
         The failure mode.
+    saddle : str
+        What it does at a saddle or a maximum, where there is no meta-gradient.
     """
 
     cost: str
     memory: str
     error: str
     fails: str
+    saddle: str = ""
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,8 @@ class Solution(Generic[SolverT]):
     smallest_eigenvalue : (...) array or None
         Smallest curvature met: exact where a dense factorisation failed, else an upper bound of λ_min(A)
         (a Rayleigh quotient). Never a certificate.
+    condition : (...) array or None
+        Condition number κ, or an estimate of it, of what the solver factored: A, or the small matrix of `Woodbury`.
     """
 
     value: Array
@@ -225,6 +232,7 @@ class Solution(Generic[SolverT]):
     path: Path | None = None
     cost: Cost = field(default_factory=Cost)
     smallest_eigenvalue: Array | None = None
+    condition: Array | None = None
 
     @property
     def ok(self) -> Any:
@@ -250,6 +258,8 @@ class Solution(Generic[SolverT]):
         if status is Status.INDEFINITE and self.smallest_eigenvalue is not None:
             smallest = float(to_numpy(self.smallest_eigenvalue)[index])
             raise IndefiniteError(f"{message}; smallest eigenvalue of H + λI seen: {smallest:.6g}", self)
+        if status is Status.ILL_CONDITIONED and self.condition is not None:
+            message = f"{message}; κ is about {float(to_numpy(self.condition)[index]):.1e}"
         error = IndefiniteError if status is Status.INDEFINITE else ConvergenceError
         raise error(message, self)
 

@@ -16,7 +16,7 @@ def test_agrees_with_fifty_digits(size, condition):
     A, b = spd(31, size, condition)
     exact = list(fifty_digits.MP.lu_solve(fifty_digits.MP.matrix(A.tolist()), fifty_digits.MP.matrix(b.tolist())))
     solution = Cholesky()(A, b)
-    assert solution.status is Status.CONVERGED
+    assert solution.status is (Status.CONVERGED if size == 1 or condition < EPS**-0.5 else Status.ILL_CONDITIONED)
     assert fifty_digits.relative_error(solution.value, exact) <= 4 * size * condition * EPS
     scale = np.linalg.norm(A, 2) * np.linalg.norm(solution.value) + np.linalg.norm(b)
     assert solution.residual_norm <= 10 * size * EPS * scale
@@ -47,7 +47,7 @@ def test_a_singular_matrix_is_never_a_success(refinements):
     for seed in range(2, 80):
         U = np.random.default_rng(seed).standard_normal((5, 2))
         solution = Cholesky(refinements)(U @ U.T, np.arange(1.0, 6.0))
-        assert solution.status in (Status.INDEFINITE, Status.STAGNATED, Status.NONFINITE), seed
+        assert solution.status in (Status.INDEFINITE, Status.ILL_CONDITIONED), seed
 
 
 def test_refinement_uses_the_operator_itself():

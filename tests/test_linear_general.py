@@ -112,7 +112,7 @@ def test_a_singular_matrix_has_no_solution():
 
 
 def test_a_matrix_beyond_half_the_digits_is_called_so():
-    for spread, wanted in ((7, Status.CONVERGED), (9, Status.STAGNATED)):
+    for spread, wanted in ((7, Status.CONVERGED), (9, Status.ILL_CONDITIONED)):
         J, x = SquareSpec(size=4, spread=spread, seed=7).build()
         assert GeneralLU()(J, J @ x).status is wanted
 
@@ -172,7 +172,7 @@ def test_gmres_makes_no_progress_on_a_cyclic_shift_before_the_last_step():
 
 def test_gmres_stops_where_the_space_is_complete():
     """b spans two eigenvectors: two steps are exact, and a third is not taken."""
-    x, steps, _ = arnoldi(Operator(lambda v: np.array([1.0, 2, 3, 4, 5]) * v, (), 5, np.ones(5)), np.eye(5)[0], 5, 0)
+    x, steps, *_ = arnoldi(Operator(lambda v: np.array([1.0, 2, 3, 4, 5]) * v, (), 5, np.ones(5)), np.eye(5)[0], 5, 0)
     assert steps == 1
     assert np.array_equal(x, np.eye(5)[0])
     assert GeneralGMRES(5)(np.diag([1.0, 2, 3, 4, 5]), np.array([1.0, 1, 0, 0, 0])).steps == 2

@@ -41,7 +41,13 @@ class CheckpointedGradient:
     """
 
     checkpoints: int | None = None
-    card: ClassVar[Card] = Card("K HVPs + about 3K gradients", "√K iterates", "as unrolled", "K is large")
+    card: ClassVar[Card] = Card(
+        "K HVPs + about 3K gradients",
+        "√K iterates",
+        "as unrolled",
+        "K is large",
+        saddle="as unrolled",
+    )
 
     def __post_init__(self) -> None:
         if self.checkpoints is not None:

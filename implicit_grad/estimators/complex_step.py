@@ -62,6 +62,7 @@ class ComplexStepGradient:
         "d² numbers, d times the activations",
         "rounding, about eps·κ",
         "the loss is not one of the closed forms (refused), or d is more than a few hundred",
+        saddle="NaN, by all eigenvalues",
     )
 
     def __post_init__(self) -> None:

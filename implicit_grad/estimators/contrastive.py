@@ -8,14 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, expand, namespace, norm
+from implicit_grad.backend import Array, dot, epsilon, expand, namespace, norm
 from implicit_grad.estimators._nudged import Nudged
-from implicit_grad.estimators._verdict import Resolution, refused
+from implicit_grad.estimators._verdict import Resolution, indefinite, refused
 from implicit_grad.inner import InnerSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution, status_codes, statuses, worst_status
 
 _LARGEST_SHARE = 0.1
+
+_GRAIN = 64.0
+"""Rounding in a value of G, in units of d·eps·|G|."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ class ContrastiveGradient:
     by less than rounding can tell the status is `STAGNATED`: raise s. If s β_T exceeds λ + λ_min(H) the objective
     at −s has no minimum, and the status is the solver's: lower s.
 
+    Nothing here sees a Hessian, but at a saddle a nudge runs away downhill. Two nudges that part over a hill,
+    G at the middle of φ(±s) above the mean of G at both, are refused as `INDEFINITE`; so is a single one with
+    G(φ(s)) below the tangent at φ. That takes 3 values of G (one-sided: 2 and a gradient). Both nudges on one side
+    go unnoticed: the number is then the meta-gradient of the minimum they ran into.
+
     References
     ----------
     Scellier, Bengio 2017, arXiv:1602.05179; Zucchet et al. 2022, arXiv:2104.01677 (meta-learning).
@@ -62,7 +70,9 @@ class ContrastiveGradient:
         "2 inner solves from φ (one-sided: 1)",
         "O(d)",
         "O(s²) + λδ/s for solves with error δ (one-sided: O(s))",
-        "s is so small that the solver's error shows, or so large that G − s L_test loses its minimum",
+        "s is so small that the solver's error shows, or so large that G − s L_test loses its minimum; "
+        "a saddle is refused only where the nudges part over it",
+        saddle="NaN where the nudges part; else that of the minimum they run into",
     )
 
     def __post_init__(self) -> None:
@@ -127,15 +137,36 @@ class ContrastiveGradient:
         grain = root * epsilon(phi) * (norm(phi) + norm(theta))
         lost = norm(moved) <= 10 * grain
         lam = problem.lam_like(phi)
+        gradient = (lam / span)[..., None] * moved
+        saddle, spent = self._parted(problem, theta, phi, ahead, behind)
+        status = refused(_first_failure(inner, run, sides), lost & (size > 0))
         estimate = Estimate(
-            gradient=(lam / span)[..., None] * moved,
+            gradient=xp.where(saddle[..., None], xp.full_like(gradient, float("nan")), gradient),
             inner=inner,
             linear=None,
             # Each call of a nudged objective is one of the train and one of the test loss.
-            cost=cost + run.cost.times(2 * sides),
-            status=refused(_first_failure(inner, run, sides), lost & (size > 0)),
+            cost=cost + run.cost.times(2 * sides) + spent,
+            status=indefinite(status, saddle),
         )
         return estimate, (2 / span) * (xp.max(run.residual_norm, axis=0) + lam * grain)
+
+    def _parted(
+        self, problem: BilevelProblem, theta: Array, phi: Array, ahead: Array, behind: Array
+    ) -> tuple[Array, Cost]:
+        """Return whether G is seen to be concave between the points compared, beyond rounding, and what that cost."""
+        xp = namespace(phi)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.two_sided:
+                points = xp.stack([0.5 * (ahead + behind), ahead, behind], axis=0)
+                G = problem.value(points, theta)
+                excess = G[0, ...] - 0.5 * (G[1, ...] + G[2, ...])
+                cost = Cost(values=3)
+            else:
+                G = problem.value(xp.stack([phi, ahead], axis=0), theta)
+                excess = G[0, ...] + dot(problem.stationarity(phi, theta), ahead - phi) - G[1, ...]
+                cost = Cost(values=2, gradients=1)
+            noise = _GRAIN * float(phi.shape[-1]) * epsilon(phi) * xp.max(abs(G), axis=0)
+        return excess > noise, cost
 
     def _balanced(self, problem: BilevelProblem, theta: Array, phi: Array, size: Array, residual: Array) -> Array:
         """Return the s at which the two errors of the difference are alike."""

@@ -34,7 +34,11 @@ class DiagonalGradient:
     """
 
     card: ClassVar[Card] = Card(
-        "d HVPs", "O(d)", "‖H − diag H‖‖g‖/λ at most: does not vanish", "parameters are coupled, as weights are"
+        "d HVPs",
+        "O(d)",
+        "‖H − diag H‖‖g‖/λ at most: does not vanish",
+        "parameters are coupled, as weights are",
+        saddle="NaN if an entry of λ + diag H is ≤ 0; else unseen",
     )
 
     @property
@@ -78,7 +82,11 @@ class IdentityGradient:
 
     curvature: float
     card: ClassVar[Card] = Card(
-        "1 gradient", "O(d)", "max |μ − c|/(λ + μ)‖∇L_test‖ over the spectrum of H", "the spectrum of H is spread out"
+        "1 gradient",
+        "O(d)",
+        "max |μ − c|/(λ + μ)‖∇L_test‖ over the spectrum of H",
+        "the spectrum of H is spread out",
+        saddle="does not look",
     )
 
     def __post_init__(self) -> None:

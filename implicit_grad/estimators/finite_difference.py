@@ -59,6 +59,7 @@ class FiniteDifferenceGradient:
         "4d² (one batch)",
         "O(h²) + O(η/h), at best O(η^⅔) for noise η in F",
         "the inner solves are inexact: no step is valid (said so), or d is more than a few hundred",
+        saddle="F jumps there: no step is valid (said so)",
     )
 
     def __post_init__(self) -> None:

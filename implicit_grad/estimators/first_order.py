@@ -24,7 +24,13 @@ class FirstOrderGradient:
     Finn, Abbeel, Levine 2017, arXiv:1703.03400, section 5.2.
     """
 
-    card: ClassVar[Card] = Card("nothing", "1 vector", "up to M/(λ + M)", "λ is not much larger than the curvature M")
+    card: ClassVar[Card] = Card(
+        "nothing",
+        "1 vector",
+        "up to M/(λ + M)",
+        "λ is not much larger than the curvature M",
+        saddle="does not look",
+    )
 
     @property
     def label(self) -> str:

@@ -28,7 +28,13 @@ class ForwardModeGradient:
     Works on `GradientDescent` runs that began at θ; the run is made again with the Jacobian.
     """
 
-    card: ClassVar[Card] = Card("K·d HVPs + 2K gradients", "d²", "as unrolled", "d is larger than a few dozen")
+    card: ClassVar[Card] = Card(
+        "K·d HVPs + 2K gradients",
+        "d²",
+        "as unrolled",
+        "d is larger than a few dozen",
+        saddle="as unrolled",
+    )
 
     @property
     def label(self) -> str:

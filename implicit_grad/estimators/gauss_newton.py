@@ -52,6 +52,7 @@ class GaussNewtonGradient:
         "as implicit",
         "‖B − H‖‖g‖/λ at most: does not vanish",
         "the network bends and its errors are large: B is not H even at φ*",
+        saddle="does not look: B ⪰ 0 everywhere",
     )
 
     def __post_init__(self) -> None:

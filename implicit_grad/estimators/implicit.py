@@ -31,8 +31,14 @@ class ImplicitGradient:
         `Cholesky()` for exact inversion, `CG(k)` for the paper's k conjugate gradient steps.
     require_minimum : bool
         Where the solver found H + λI not positive definite, φ is no strict minimum and there is no
-        meta-gradient: the value is NaN. With False the formal number is kept; the status says `INDEFINITE`
-        either way.
+        meta-gradient: the value is NaN. With False the formal number is kept, the derivative of a stationary
+        point where that is what is wanted; the status says `INDEFINITE` either way.
+
+    Notes
+    -----
+    Solvers that factor A see every saddle. Krylov methods and sketches see negative curvature only in the directions
+    that they multiply: a few steps may end before they meet it, and where b is orthogonal to it they never do. A
+    solver of your own has to look for itself: `Operator.curvature` says that A has to be positive definite.
 
     References
     ----------
@@ -47,6 +53,7 @@ class ImplicitGradient:
         "of the linear solver",
         "O(‖φ − φ*‖) + the linear solver's",
         "φ is far from stationary; refuses a saddle",
+        saddle="NaN where the linear solver refuses it (`require_minimum=False` keeps the formal number)",
     )
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from implicit_grad.backend import Array, epsilon, namespace, norm, power_of_two_
 from implicit_grad.errors import ArgumentError
 from implicit_grad.linear.krylov import shifted_solutions
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution, Status, statuses
+from implicit_grad.results import Card, Cost, Estimate, Solution, Status, statuses, worst_status
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,19 @@ class LambdaPath:
     Notes
     -----
     k Hessian-vector products, and one more for each λ to recompute its residual. Keeps k vectors.
-    The gradient has shape `(len(lams), ..., d)`.
+    The gradient has shape `(len(lams), ..., d)`. It is NaN, and the status `INDEFINITE`, at each λ for which a Ritz
+    value of H + λI is not positive by more than rounding.
     """
 
     lams: tuple[float, ...]
     max_steps: int
-    card: ClassVar[Card] = Card("k HVPs for all λ, + 1 each", "k vectors", "as CG-k at each λ", "κ is large")
+    card: ClassVar[Card] = Card(
+        "k HVPs for all λ, + 1 each",
+        "k vectors",
+        "as CG-k at each λ",
+        "κ is large",
+        saddle="NaN for the λ at which CG-k refuses it",
+    )
 
     def __post_init__(self) -> None:
         lams = tuple(border.positive_float("lams", lam) for lam in self.lams)
@@ -73,7 +80,9 @@ class LambdaPath:
             size = 10 * H.size * epsilon(phi) * ((xp.abs(smallest) + shift) * norm(q) + norm(b))
         codes = np.full(residual.shape, Status.BUDGET_SPENT.code)
         codes[to_numpy(residual <= size)] = Status.CONVERGED.code
-        codes[to_numpy(curvature <= 0)] = Status.INDEFINITE.code
+        # Where −λ is an eigenvalue of H the sum is rounding, of either sign.
+        met = xp.where(xp.isfinite(smallest), xp.abs(smallest), xp.zeros_like(smallest))  # inf without a step
+        codes[to_numpy(curvature <= H.size * epsilon(phi) * (met + shift))] = Status.INDEFINITE.code
         codes[~np.isfinite(to_numpy(residual)) & (codes != Status.INDEFINITE.code)] = Status.NONFINITE.code
         refused = xp.asarray(codes == Status.INDEFINITE.code)
         taken = min(self.max_steps, H.size)
@@ -92,5 +101,5 @@ class LambdaPath:
             inner=inner,
             linear=linear,
             cost=inner.cost + linear.cost + Cost(gradients=2),
-            status=linear.status,
+            status=worst_status(inner.status, linear.status),
         )

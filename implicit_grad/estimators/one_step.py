@@ -133,6 +133,7 @@ class OneStepGradient:
         "O(d) (Newton step: as the linear solver)",
         "αλ instead of λA⁻¹: does not vanish (Newton step: O(‖φ − φ*‖), 0 on quadratics)",
         "the step contracts slowly: gradient steps at κ ≫ 1",
+        saddle="Newton step: as implicit; gradient step: does not look",
     )
 
     def __post_init__(self) -> None:

@@ -39,7 +39,13 @@ class ReptileDirection:
     """
 
     scale: float = 1.0
-    card: ClassVar[Card] = Card("nothing", "O(d)", "not an estimate of ∇F", "always: it does not see the test loss")
+    card: ClassVar[Card] = Card(
+        "nothing",
+        "O(d)",
+        "not an estimate of ∇F",
+        "always: it does not see the test loss",
+        saddle="does not look",
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", border.positive_float("scale", self.scale))

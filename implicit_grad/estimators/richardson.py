@@ -52,6 +52,7 @@ class RichardsonGradient:
         "as the estimators",
         "the next order: s⁴ for two-sided contrastive",
         "the order assumed is not the order, or noise is all that is left",
+        saddle="as its estimators",
     )
 
     def __post_init__(self) -> None:

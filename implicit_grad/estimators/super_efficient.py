@@ -48,6 +48,7 @@ class SuperEfficientGradient:
         "as the linear solver",
         "O(‖φ − φ*‖²)",
         "φ is outside Newton's basin: the full step leads away",
+        saddle="NaN where the linear solver refuses it, before or after the step",
     )
 
     def __post_init__(self) -> None:

@@ -46,6 +46,7 @@ class UnrolledGradient:
         "K vectors",
         "O(K(1 − αμ)ᴷ) against ∇F; exact for φ_K(θ)",
         "K is large; of a plain run it does not tend to ∇F",
+        saddle="does not look: the derivative of the path, wherever that ends",
     )
 
     def __post_init__(self) -> None:

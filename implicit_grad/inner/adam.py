@@ -62,7 +62,11 @@ class Adam:
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "1 gradient a step", "3 vectors", "about α from φ*, then less, then more", "many digits are wanted"
+        "1 gradient a step",
+        "3 vectors",
+        "about α from φ*, then less, then more",
+        "many digits are wanted",
+        saddle="stops at an exact one, and says nothing",
     )
 
     def __post_init__(self) -> None:

@@ -42,7 +42,11 @@ class Continuation:
     solver: InnerSolver = field(default_factory=Newton)
 
     card: ClassVar[Card] = Card(
-        "a warm solve for each λ", "of the solver", "of the solver", "the branch ends before the smallest λ"
+        "a warm solve for each λ",
+        "of the solver",
+        "of the solver",
+        "the branch ends before the smallest λ",
+        saddle="as the solver",
     )
 
     def __post_init__(self) -> None:

@@ -56,7 +56,11 @@ class GradientDescent:
     proximal: bool = field(default=True, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "K gradients", "2 vectors; K with record", "(1 − αμ)ᴷ", "κ is large; diverges for α > 2/M̄"
+        "K gradients",
+        "2 vectors; K with record",
+        "(1 − αμ)ᴷ",
+        "κ is large; diverges for α > 2/M̄",
+        saddle="stops at an exact one, and says nothing",
     )
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ class HeavyBall:
         "O(d)",
         "K((√κ − 1)/(√κ + 1))ᴷ on quadratics",
         "the loss is no quadratic: it may cycle, or diverge",
+        saddle="stops at an exact one, and says nothing",
     )
 
     def __post_init__(self) -> None:

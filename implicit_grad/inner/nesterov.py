@@ -57,7 +57,11 @@ class Nesterov:
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "1 gradient a step", "O(d)", "(1 − 1/√κ)ᴷ in G", "λ is far below the true curvature: β too close to 1"
+        "1 gradient a step",
+        "O(d)",
+        "(1 − 1/√κ)ᴷ in G",
+        "λ is far below the true curvature: β too close to 1",
+        saddle="stops at an exact one, and says nothing",
     )
 
     def __post_init__(self) -> None:

@@ -60,6 +60,7 @@ class ScipyMinimize:
         "of SciPy's method",
         "‖∇G‖ as asked",
         "one problem at a time; derivative-free in more than a few dimensions",
+        saddle="of SciPy's method",
     )
 
     def __post_init__(self) -> None:

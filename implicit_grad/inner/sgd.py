@@ -74,7 +74,11 @@ class SGD:
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "1 gradient of m samples a step", "O(d)", "O(√α), with decay O(K^−½)", "digits are wanted: noise stays"
+        "1 gradient of m samples a step",
+        "O(d)",
+        "O(√α), with decay O(K^−½)",
+        "digits are wanted: noise stays",
+        saddle="noise moves off it",
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the dense solvers share: one matrix a problem, its whole spectrum's verdict, and refinement."""
+"""What the dense solvers share: factors of a stack, a matrix a problem, its whole spectrum's verdict, refinement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.backend import Array, epsilon, namespace, power_of_two_scale, to_numpy
+from implicit_grad.backend import Array, cholesky, epsilon, namespace, power_of_two_scale, to_numpy
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.results import Cost, Solution, Status
@@ -39,7 +39,7 @@ def solve_dense(
 
     The matrix is divided by a power of two, so that its scale neither changes a digit nor under- or overflows.
     A formal value is given wherever one exists; `CONVERGED` is said only where A is positive definite by more
-    than rounding and κ(A) ≤ 1/√eps.
+    than rounding and κ(A) ≤ 1/√eps, beyond which it is `ILL_CONDITIONED`.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def solve_dense(
         raise ArgumentTypeError(f"b: {name} factors NumPy arrays only; use CG on other backends")
     shape, eps = system.shape, epsilon(system.b)
     x = np.full_like(system.b, np.nan)
-    norms, smallest = np.ones(shape), np.full(shape, np.nan)
+    norms, smallest, condition = np.ones(shape), np.full(shape, np.nan), np.full(shape, np.nan)
     negative, poor, refined = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool), 0
     for index, operator, rhs in system.problems():
         matrix = to_numpy(operator.dense())
@@ -63,7 +63,8 @@ def solve_dense(
         noise = matrix.shape[-1] * eps * factored.largest
         negative[index] = factored.smallest <= noise
         poor[index] = factored.lowest <= eps**0.5 * factored.largest
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            condition[index] = np.divide(factored.largest, factored.lowest)
             norms[index], smallest[index] = factored.largest * scale, factored.smallest * scale
             if factored.solve is not None and factored.lowest > noise:
                 x[index] = factored.solve(rhs) / scale
@@ -79,7 +80,25 @@ def solve_dense(
         budget=None,
         operator_norm=norms,
         # Later entries overrule: a saddle is a saddle, however well conditioned.
-        failed={Status.STAGNATED: poor, Status.INDEFINITE: negative},
+        failed={Status.ILL_CONDITIONED: poor, Status.INDEFINITE: negative},
         cost=system.selection + system.A.dense_cost + Cost(hvps=refined + 1),
         smallest_eigenvalue=smallest,
+        condition=condition,
     )
+
+
+def factors_of(matrices: Array) -> tuple[Array, Any]:
+    """Factors of a stack `(n, d, d)`, and a host mask of the matrices that have one (the others' is I).
+
+    A device library tells that some matrix of a batch has no factor, not which.
+    """
+    n = matrices.shape[0]
+    try:
+        return cholesky(matrices), np.ones(n, dtype=bool)
+    except np.linalg.LinAlgError:
+        xp = namespace(matrices)
+        if n == 1:
+            return xp.eye(matrices.shape[-1], dtype=matrices.dtype)[None, ...], np.zeros(1, dtype=bool)
+        parts = [factors_of(matrices[: n // 2, ...]), factors_of(matrices[n // 2 :, ...])]
+        factors, positive = zip(*parts, strict=True)
+        return xp.concatenate(factors, axis=0), np.concatenate(positive)

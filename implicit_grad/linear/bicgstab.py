@@ -51,7 +51,13 @@ class BiCGSTAB:
 
     max_steps: int
     rtol: float = 0.0
-    card: ClassVar[Card] = Card("3k HVPs", "k·d", "no bound", "breakdown of the recurrence")
+    card: ClassVar[Card] = Card(
+        "3k HVPs",
+        "k·d",
+        "no bound",
+        "breakdown of the recurrence",
+        saddle="refused once min(k, d) Lanczos steps meet it",
+    )
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)

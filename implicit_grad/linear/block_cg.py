@@ -64,7 +64,11 @@ class BlockCG:
     rtol: float = 0.0
     record: bool = field(default=False, kw_only=True)
     card: ClassVar[Card] = Card(
-        "k HVPs for each b", "s·d", "2((√κ−1)/(√κ+1))ᵏ, κ without its s − 1 smallest", "a single b: use CG"
+        "k HVPs for each b",
+        "s·d",
+        "2((√κ−1)/(√κ+1))ᵏ, κ without its s − 1 smallest",
+        "a single b: use CG",
+        saddle="refused once a Ritz value of the block is ≤ 0",
     )
 
     def __post_init__(self) -> None:

@@ -58,7 +58,11 @@ class CG:
     record: bool = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "k HVPs", "4 vectors", "2√κ((√κ−1)/(√κ+1))ᵏ", "κ is large; stops at negative curvature"
+        "k HVPs",
+        "4 vectors",
+        "2√κ((√κ−1)/(√κ+1))ᵏ",
+        "κ is large; stops at negative curvature",
+        saddle="refused once pᵀAp ≤ 0; unseen where k steps from b do not reach it",
     )
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ class Eigh:
 
     The status is `INDEFINITE` unless λ_min(A) > d·eps·‖A‖; the value is then the formal A⁻¹b, which is no
     meta-gradient. It is NaN where |λ|_min ≤ d·eps·‖A‖ and A is singular in this precision. Where A is positive
-    definite with κ(A) > 1/√eps the status is `STAGNATED`: more than half of the digits of x may be wrong.
+    definite with κ(A) > 1/√eps the status is `ILL_CONDITIONED`: more than half of the digits of x may be wrong.
 
     Parameters
     ----------
@@ -47,7 +47,13 @@ class Eigh:
     """
 
     refinements: int = 1
-    card: ClassVar[Card] = Card("d HVPs + 9d³", "d²", "exact", "κ > 1/√eps; d in the thousands")
+    card: ClassVar[Card] = Card(
+        "d HVPs + 9d³",
+        "d²",
+        "exact",
+        "κ > 1/√eps (said so); d in the thousands",
+        saddle="refused, by all eigenvalues",
+    )
 
     def __post_init__(self) -> None:
         border.count("refinements", self.refinements)

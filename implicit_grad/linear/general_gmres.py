@@ -12,7 +12,7 @@ from implicit_grad.backend import Array, epsilon, norm
 from implicit_grad.linear._general import prepare_general
 from implicit_grad.linear._system import verdict
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.results import Card, Cost, Solution, Status
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class GeneralGMRES:
 
     .. math:: x_k = \arg\min_{x \in K_k(J, b)} \lVert b - J x\rVert, \qquad J V_k = V_{k+1} \bar H_k
 
-    by Arnoldi's process with every vector orthogonalised twice. It says nothing about definiteness: a nonsymmetric
-    J has none to speak of.
+    by Arnoldi's process with every vector orthogonalised twice. Of a nonsymmetric J it says nothing about
+    definiteness: there is none to speak of. Of the curvature of a problem (`Operator.curvature`) H_k holds the Ritz
+    values, and where the smallest is not positive by more than rounding the status is `INDEFINITE`.
 
     Parameters
     ----------
@@ -48,7 +49,13 @@ class GeneralGMRES:
 
     max_steps: int
     rtol: float = 0.0
-    card: ClassVar[Card] = Card("k products and k²d", "k·d", "least residual in K_k", "k vectors do not fit")
+    card: ClassVar[Card] = Card(
+        "k products and k²d",
+        "k·d",
+        "least residual in K_k",
+        "k vectors do not fit",
+        saddle="of a problem's curvature as MINRES; of another J there is none",
+    )
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)
@@ -70,8 +77,12 @@ class GeneralGMRES:
         system = prepare_general(A, b, "GeneralGMRES")
         x, norms = np.zeros_like(system.b), np.zeros(system.shape)
         steps = np.zeros(system.shape, dtype=np.int64)
+        smallest, negative = np.full(system.shape, np.inf), np.zeros(system.shape, dtype=bool)
         for index, operator, rhs in system.problems():
-            x[index], steps[index], norms[index] = arnoldi(operator, rhs, self.max_steps, self.rtol)
+            x[index], steps[index], norms[index], H = arnoldi(operator, rhs, self.max_steps, self.rtol)
+            if operator.curvature and H.size:
+                smallest[index] = np.linalg.eigvalsh(0.5 * (H + H.T))[0]
+                negative[index] = smallest[index] <= system.A.size * epsilon(x) * norms[index]
         return verdict(
             system,
             x,
@@ -80,17 +91,18 @@ class GeneralGMRES:
             steps=steps,
             budget=self.max_steps,
             operator_norm=norms,
-            failed={},
+            failed={Status.INDEFINITE: negative},
             cost=system.selection + Cost(hvps=int(steps.max(initial=0)) + 1),
+            smallest_eigenvalue=smallest if system.A.curvature else None,
         )
 
 
-def arnoldi(operator: Operator, b: Array, max_steps: int, rtol: float) -> tuple[Array, int, float]:
-    """Return x, the steps taken, and the largest ‖J v‖ of a unit v seen, for one problem."""
+def arnoldi(operator: Operator, b: Array, max_steps: int, rtol: float) -> tuple[Array, int, float, Array]:
+    """Return x, the steps taken, the largest ‖J v‖ of a unit v seen, and H_k = VᵀJV, for one problem."""
     size, limit = float(norm(b)), min(max_steps, b.size)
     x, seen = np.zeros_like(b), 0.0
     if size == 0 or limit == 0:
-        return x, 0, seen
+        return x, 0, seen, np.zeros((0, 0), dtype=b.dtype)
     V = np.zeros((limit + 1, b.size), dtype=b.dtype)
     H = np.zeros((limit + 1, limit), dtype=b.dtype)
     V[0] = b / size
@@ -101,7 +113,7 @@ def arnoldi(operator: Operator, b: Array, max_steps: int, rtol: float) -> tuple[
         seen = max(seen, length)
         k += 1
         if not np.isfinite(length):
-            return np.full_like(b, np.nan), k, seen
+            return np.full_like(b, np.nan), k, seen, H[: k - 1, : k - 1]
         for _ in range(2):  # one pass leaves what cancellation put back
             h = V[:k] @ w
             w -= h @ V[:k]
@@ -115,4 +127,4 @@ def arnoldi(operator: Operator, b: Array, max_steps: int, rtol: float) -> tuple[
         if H[k, k - 1] <= k * epsilon(b) * length or norm(e1 - H[: k + 1, :k] @ y) <= rtol * size:
             break
         V[k] = w / H[k, k - 1]
-    return x, k, seen
+    return x, k, seen, H[:k, :k]

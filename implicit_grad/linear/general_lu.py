@@ -23,8 +23,10 @@ class GeneralLU:
 
     The other dense solvers are for curvatures: they use ½(A + Aᵀ) and speak of minima and saddles. This one takes
     the matrix as it is and judges it by its singular values. Where σ_min ≤ d·eps·σ_max the matrix is singular in
-    this precision, the value is NaN and the status `NONFINITE`. Where κ = σ_max/σ_min > 1/√eps the status is
-    `STAGNATED`: more than half of the digits may be wrong.
+    this precision, the value is NaN and the status `NONFINITE`. Of the curvature of a problem
+    (`Operator.curvature`) the eigenvalues are asked, as `LU` does: the status is `INDEFINITE` unless
+    λ_min > d·eps·‖J‖. Where κ = σ_max/σ_min > 1/√eps the status is
+    `ILL_CONDITIONED`: more than half of the digits may be wrong.
 
     Parameters
     ----------
@@ -47,7 +49,13 @@ class GeneralLU:
     """
 
     refinements: int = 1
-    card: ClassVar[Card] = Card("d products and 2d³", "d²", "exact", "κ > 1/√eps; d in the thousands")
+    card: ClassVar[Card] = Card(
+        "d products and 2d³",
+        "d²",
+        "exact",
+        "κ > 1/√eps (said so); d in the thousands",
+        saddle="of a problem's curvature refused, by all eigenvalues; of another J there is none",
+    )
 
     def __post_init__(self) -> None:
         border.count("refinements", self.refinements)
@@ -69,7 +77,8 @@ class GeneralLU:
 
         system = prepare_general(A, b, "GeneralLU")
         shape, eps, d = system.shape, epsilon(system.b), system.A.size
-        x, norms, poor = np.full_like(system.b, np.nan), np.ones(shape), np.zeros(shape, dtype=bool)
+        x, norms, smallest = np.full_like(system.b, np.nan), np.ones(shape), np.full(shape, np.nan)
+        condition, poor, negative = np.full(shape, np.nan), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         # LAPACK itself: SciPy's wrapper turns an exactly singular matrix into a warning.
         getrf, getrs = get_lapack_funcs(("getrf", "getrs"), (system.b,))
         refined = 0
@@ -78,9 +87,16 @@ class GeneralLU:
             if not np.isfinite(matrix).all():
                 continue
             scale = power_of_two_scale(matrix.reshape(-1))
-            singular = np.linalg.svd(matrix / scale, compute_uv=False)
+            if operator.curvature:
+                eigenvalues = np.linalg.eigvalsh(0.5 * (matrix + matrix.T) / scale)
+                singular = np.sort(np.abs(eigenvalues))[::-1]
+                smallest[index] = eigenvalues[0] * scale
+                negative[index] = eigenvalues[0] <= d * eps * singular[0]
+            else:
+                singular = np.linalg.svd(matrix / scale, compute_uv=False)
             poor[index] = singular[-1] <= eps**0.5 * singular[0]
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                condition[index] = np.divide(singular[0], singular[-1])
                 norms[index] = singular[0] * scale
                 if singular[-1] > d * eps * singular[0]:
                     factors, pivots, _ = getrf(matrix / scale)
@@ -97,6 +113,12 @@ class GeneralLU:
             budget=None,
             operator_norm=norms,
             # A product may lose the NaN of a missing solution, and with it the residual's.
-            failed={Status.STAGNATED: poor, Status.NONFINITE: ~np.isfinite(x).all(axis=-1)},
+            failed={
+                Status.ILL_CONDITIONED: poor,
+                Status.NONFINITE: ~np.isfinite(x).all(axis=-1),
+                Status.INDEFINITE: negative,
+            },
             cost=system.selection + Cost(hvps=d + refined + 1),
+            smallest_eigenvalue=smallest if system.A.curvature else None,
+            condition=condition,
         )

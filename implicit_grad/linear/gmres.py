@@ -47,7 +47,13 @@ class GMRES:
 
     max_steps: int
     rtol: float = 0.0
-    card: ClassVar[Card] = Card("k HVPs + k²d", "k·d", "2((√κ−1)/(√κ+1))ᵏ of the residual", "k vectors do not fit")
+    card: ClassVar[Card] = Card(
+        "k HVPs + k²d",
+        "k·d",
+        "2((√κ−1)/(√κ+1))ᵏ of the residual",
+        "k vectors do not fit",
+        saddle="as MINRES",
+    )
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)

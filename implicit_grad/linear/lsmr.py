@@ -49,7 +49,13 @@ class LSMR:
 
     max_steps: int
     rtol: float = 0.0
-    card: ClassVar[Card] = Card("3k HVPs", "k·d", "2((κ−1)/(κ+1))ᵏ of ‖A r‖", "κ in the thousands: it works on A²")
+    card: ClassVar[Card] = Card(
+        "3k HVPs",
+        "k·d",
+        "2((κ−1)/(κ+1))ᵏ of ‖A r‖",
+        "κ in the thousands: it works on A²",
+        saddle="refused once min(k, d) Lanczos steps meet it",
+    )
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)

@@ -58,7 +58,13 @@ class MINRES:
     max_steps: int
     rtol: float = 0.0
     record: bool = field(default=False, kw_only=True)
-    card: ClassVar[Card] = Card("k HVPs", "–", "((κ−1)/(κ+1))^{k/2} at worst", "slow without a clustered spectrum")
+    card: ClassVar[Card] = Card(
+        "k HVPs",
+        "–",
+        "((κ−1)/(κ+1))^{k/2} at worst",
+        "slow without a clustered spectrum",
+        saddle="refused once a Ritz value is ≤ 0; unseen where k steps from b do not reach it",
+    )
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)

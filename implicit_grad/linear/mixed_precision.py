@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -68,7 +68,13 @@ class MixedPrecision:
     max_steps: int = 10
     rtol: float = 1e-12
     dense: bool = False
-    card: ClassVar[Card] = Card("a few float32 solves", "the inner solver's", "(κ·eps₃₂)ᵏ", "κ·eps₃₂ ≥ 1")
+    card: ClassVar[Card] = Card(
+        "a few float32 solves",
+        "the inner solver's",
+        "(κ·eps₃₂)ᵏ",
+        "κ·eps₃₂ ≥ 1",
+        saddle="refused where the float32 solver does, and float64 Lanczos steps agree",
+    )
 
     def __post_init__(self) -> None:
         border.strategy("linear_solver", self.linear_solver, "CG(50, 1e-5)")
@@ -134,7 +140,7 @@ class MixedPrecision:
             scale = power_of_two_scale(xp.reshape(matrix, (*matrix.shape[:-2], A.size**2)))
             size = xp.max(xp.sum(xp.abs(matrix), axis=-1), axis=-1)
             coarse = xp.astype(matrix / scale[..., None, None], xp.float32)
-            return matrix_operator(coarse), scale * one, size * one, A.dense_cost
+            return replace(matrix_operator(coarse), curvature=A.curvature), scale * one, size * one, A.dense_cost
         Ab, length = A(b), norm(b)
         scale = power_of_two_scale(Ab) / power_of_two_scale(b)
         size = norm(Ab) / xp.where(length > 0, length, one)
@@ -158,6 +164,7 @@ def _float32(A: Operator) -> Operator:
         (lambda index: _float32(A.select(index))) if A.batch_shape else None,
         A.selection,
         shift=None if A.shift is None else xp.astype(A.shift, xp.float32),
+        curvature=A.curvature,
     )
 
 

@@ -66,7 +66,13 @@ class Neumann:
     step_size: float | None
     steps: int
     record: bool = field(default=False, kw_only=True)
-    card: ClassVar[Card] = Card("k HVPs", "none", "(1 − αλ_min)ᵏ", "αλ_max ≥ 2; κ in the hundreds")
+    card: ClassVar[Card] = Card(
+        "k HVPs",
+        "none",
+        "(1 − αλ_min)ᵏ",
+        "αλ_max ≥ 2; κ in the hundreds",
+        saddle="refused at a step that lets ‖r‖ grow; unseen in few or short steps",
+    )
 
     def __post_init__(self) -> None:
         if self.step_size is not None:

@@ -61,7 +61,13 @@ class Nystrom:
 
     rank: int
     seed: int = 2019
-    card: ClassVar[Card] = Card("rank HVPs", "rank·d", "E/(λ + E), E = ‖H − Ĥ‖", "spectra that decay slowly")
+    card: ClassVar[Card] = Card(
+        "rank HVPs",
+        "rank·d",
+        "E/(λ + E), E = ‖H − Ĥ‖",
+        "spectra that decay slowly",
+        saddle="refused where the sketch meets it; else unseen, and left out of Ĥ",
+    )
 
     def __post_init__(self) -> None:
         border.count("rank", self.rank, minimum=1)

@@ -46,6 +46,9 @@ class Operator:
         F with A = FᵀF + σI.
     bound : callable, optional
         Returns an upper bound of λ_max(A), one per problem.
+    curvature : bool
+        Whether A is the curvature of what is minimised: symmetric, and positive definite unless the point is no
+        strict minimum. Solvers of any matrix look for negative curvature then, as the others always do.
     """
 
     apply: Callable[[Array], Array]
@@ -59,6 +62,7 @@ class Operator:
     assemble: Callable[[], Array] | None = None
     factor: LowRank | None = None
     bound: Callable[[], Array] | None = None
+    curvature: bool = False
 
     def __call__(self, v: Array) -> Array:
         """Return A v."""
@@ -98,13 +102,13 @@ class Operator:
         if not self.batch_shape:
             return self
         if self.selector is not None:
-            return self.selector(index)
+            return replace(self.selector(index), curvature=self.curvature)
 
         def apply(v: Array) -> Array:
             xp = namespace(v)
             return self.apply(xp.broadcast_to(v, (*self.batch_shape, self.size)))[index]
 
-        return Operator(apply, (), self.size, self.like)
+        return Operator(apply, (), self.size, self.like, curvature=self.curvature)
 
     def shifted(self, shift: Array) -> Operator:
         """Return A + diag(shift)·I for one shift per problem."""
@@ -144,6 +148,7 @@ class Operator:
             self.stacks,
             selector if shape else None,
             self.selection,
+            curvature=self.curvature,
         )
 
 

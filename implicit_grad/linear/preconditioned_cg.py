@@ -66,7 +66,11 @@ class PreconditionedCG:
     preconditioner: Any = field(default_factory=Jacobi)
     record: bool = field(default=False, kw_only=True)
     card: ClassVar[Card] = Card(
-        "k HVPs, and M", "M", "2((√κ−1)/(√κ+1))ᵏ, κ of M^{-1/2}AM^{-1/2}", "M costs more than it saves"
+        "k HVPs, and M",
+        "M",
+        "2((√κ−1)/(√κ+1))ᵏ, κ of M^{-1/2}AM^{-1/2}",
+        "M costs more than it saves",
+        saddle="refused once pᵀAp ≤ 0, or by M; unseen where k steps from b do not reach it",
     )
 
     def __post_init__(self) -> None:

@@ -43,7 +43,13 @@ class ScipyCG:
     rtol: float = 0.0
     record: bool = field(default=False, kw_only=True)
 
-    card: ClassVar[Card] = Card("k HVPs", "4 vectors", "as CG", "as CG; one problem at a time")
+    card: ClassVar[Card] = Card(
+        "k HVPs",
+        "4 vectors",
+        "as CG",
+        "as CG; one problem at a time",
+        saddle="as CG",
+    )
 
     def __post_init__(self) -> None:
         border.count("max_steps", self.max_steps)

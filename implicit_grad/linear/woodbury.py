@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, cholesky, namespace, norm, to_numpy, transpose
+from implicit_grad.backend import Array, epsilon, namespace, norm, to_numpy, transpose
 from implicit_grad.errors import ArgumentTypeError
+from implicit_grad.linear._dense import factors_of
 from implicit_grad.linear._system import prepare, verdict
-from implicit_grad.results import Card, Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution, Status, status_codes, statuses
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ class Woodbury:
 
     Notes
     -----
-    r·d numbers are touched a product; r² are kept and r³/3 operations factor them, for r rows of F.
+    r·d numbers are touched a product; r² are kept and r³/3 operations factor them, for r rows of F. FᵀF + σI is
+    positive definite by construction: there is no saddle to detect. What can be lost is σ: where FFᵀ + σI has no
+    factor in this precision, or its answer leaves a residual and (‖FFᵀ‖ + σ)/σ > 1/√eps, the status is
+    `ILL_CONDITIONED`. With more rows than parameters that is no fault of A's: `Cholesky` does better there.
 
     References
     ----------
@@ -44,7 +48,13 @@ class Woodbury:
     """
 
     refinements: int = 2
-    card: ClassVar[Card] = Card("3 products with F and r³/3", "r²", "exact", "r rows of F are in the thousands")
+    card: ClassVar[Card] = Card(
+        "3 products with F and r³/3",
+        "r²",
+        "exact",
+        "r rows of F are in the thousands; σ is lost beside ‖FFᵀ‖",
+        saddle="impossible: A = FᵀF + σI",
+    )
 
     def __post_init__(self) -> None:
         border.count("refinements", self.refinements)
@@ -69,8 +79,9 @@ class Woodbury:
             small = gram + shift[..., None, None] * xp.eye(factor.rank, dtype=gram.dtype)
             usable = xp.all(xp.isfinite(small), axis=(-2, -1))
             small = xp.where(usable[..., None, None], small, xp.eye(factor.rank, dtype=gram.dtype))
-            # FFᵀ + σI is positive definite by construction: σ > 0 is checked where the problem is built.
-            inverse_root = xp.linalg.inv(cholesky(small))
+            # FFᵀ + σI is positive definite by construction: a missing factor is rounding's.
+            factors, found = factors_of(xp.reshape(small, (-1, factor.rank, factor.rank)))
+            inverse_root = xp.linalg.inv(xp.reshape(factors, small.shape))
 
             def solve(rhs: Array) -> Array:
                 inner = (inverse_root @ factor.apply(rhs)[..., None])[..., 0]
@@ -82,7 +93,10 @@ class Woodbury:
                 x = x + solve(system.b - system.A(x))
         size = norm(system.b)
         largest = xp.linalg.norm(gram, axis=(-2, -1)) if xp is np else xp.max(xp.sum(xp.abs(gram), axis=-1), axis=-1)
-        return verdict(
+        condition = (largest + shift) / shift + 0 * size
+        lost = ~xp.asarray(found.reshape(small.shape[:-2])) & (size == size)
+        x = xp.where(lost[..., None], xp.full_like(x, float("nan")), x)
+        solution = verdict(
             system,
             x,
             solver=self,
@@ -92,4 +106,9 @@ class Woodbury:
             operator_norm=largest + shift + 0 * size,
             failed={Status.NONFINITE: ~to_numpy(usable + xp.zeros_like(size, dtype=usable.dtype))},
             cost=Cost(hvps=self.refinements + 1),
+            condition=condition,
         )
+        codes = status_codes(solution.status)
+        poor = (codes == Status.STAGNATED.code) & (to_numpy(condition) > epsilon(x) ** -0.5)
+        poor = poor | (to_numpy(lost) & to_numpy(system.finite))
+        return replace(solution, status=statuses(np.where(poor, Status.ILL_CONDITIONED.code, codes)))
