@@ -48,6 +48,7 @@ class Status(Enum):
 
 STATUSES: tuple[Status, ...] = tuple(Status)
 _CODES = {status: code for code, status in enumerate(STATUSES)}
+_BY_ID = {id(status): code for status, code in _CODES.items()}
 _TABLE = np.empty(len(STATUSES), dtype=object)
 _TABLE[:] = STATUSES
 
@@ -61,7 +62,9 @@ def status_codes(status: Any) -> np.ndarray[Any, Any]:
     """Invert `statuses`."""
     if isinstance(status, Status):
         return np.asarray(status.code)
-    return np.vectorize(lambda s: s.code, otypes=[int])(status)
+    members = np.asarray(status)
+    # Members are singletons, and their identity is at hand: their hash is a Python function.
+    return np.array([_BY_ID[id(each)] for each in members.flat], dtype=int).reshape(members.shape)
 
 
 def worst_status(*each: Any) -> Any:
