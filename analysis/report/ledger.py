@@ -22,7 +22,7 @@ def ledger(results: Sequence[Stored], *, missing: Sequence[str] = ()) -> str:
         *_counts(results),
         *_table(
             ("figure", "claims", "command"),
-            ((f"[{each.stem}](#{each.stem})", plain(tally(each)), f"`{_command(each)}`") for each in results),
+            ((f"[{each.stem}](#{each.stem})", plain(tally(each)), _command(each)) for each in results),
         ),
     ]
     if missing:
@@ -39,8 +39,13 @@ def plain(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
+def code(text: str) -> str:
+    """Return text as code that a table cell can hold; as plain text where it has backticks of its own."""
+    return plain(text) if "`" in text else "`" + text.replace("|", r"\|") + "`"
+
+
 def _command(each: Stored) -> str:
-    return each.text("command") or f"implicit-grad reproduce {each.stem}"
+    return code(each.text("command") or f"implicit-grad reproduce {each.stem}")
 
 
 def _counts(results: Sequence[Stored]) -> list[str]:
