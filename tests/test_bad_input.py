@@ -137,6 +137,22 @@ ERRORS: list[tuple[int, str, Call, type[ImplicitGradError], str]] = [
             ("one label", lambda d: d.labels[0], ArgumentError),
         )
     ),
+    # n = C: the shape of one-hot rows is that of a batch of tasks.
+    (20, "one-hot labels, n = C", lambda d: d.softmax(d.X[:C], np.eye(C, dtype=int)), ArgumentError, "labels"),
+    (
+        20,
+        "one-hot labels, n = C, in a batch",
+        lambda d: d.softmax(np.stack([d.X[:C]] * C), np.stack([np.eye(C, dtype=int)[[1, 0, 2]]] * C)),
+        ArgumentError,
+        "labels",
+    ),
+    (
+        20,
+        "network one-hot labels, n = C",
+        lambda d: d.network(X=d.X[:C], y=np.eye(C, dtype=int), n_classes=C),
+        ArgumentError,
+        "y",
+    ),
     (20, "network label", lambda d: d.network(y=d.labels + 1, n_classes=C), ArgumentError, "y"),
     (20, "network float labels", lambda d: d.network(n_classes=C), ArgumentTypeError, "y"),
     *(
@@ -435,6 +451,16 @@ def test_numerical_failure_is_a_status_and_an_error_on_demand(case):
         return
     with pytest.raises(IndefiniteError if result.status is Status.INDEFINITE else ConvergenceError):
         result.unwrap()
+
+
+def test_row_20_tasks_whose_labels_look_one_hot():
+    """Two classes, one sample of each: tasks that bring their own X, or whose labels differ, are what they say."""
+    X, labels = np.random.default_rng(3).standard_normal((2, 2, D)), np.array([[0, 1], [1, 0]])
+    assert SoftmaxCrossEntropy(X, labels, 2).batch_shape == (2,)
+    assert SoftmaxCrossEntropy(np.broadcast_to(X[0], (2, 2, D)), labels, 2).batch_shape == (2,)
+    assert SoftmaxCrossEntropy(X[0], np.array([[0, 0], [1, 0]]), 2).batch_shape == (2,)
+    with pytest.raises(ArgumentError, match=r"one-hot.*argmax.*np\.broadcast_to\(X, \(2, 2, 3\)\)"):
+        SoftmaxCrossEntropy(X[0], labels, 2)
 
 
 def test_row_36_what_scipy_gets_wrong():

@@ -42,6 +42,30 @@ def check_batch(name: str, batch: tuple[int, ...], other: tuple[int, ...]) -> No
         raise ArgumentError(f"{name}: batch axes {batch} do not broadcast with those of X, {other}") from None
 
 
+def refuse_one_hot(name: str, labels: Array, n_classes: int, X: Array) -> None:
+    """Refuse one-hot rows that would pass for a batch of tasks.
+
+    Integer one-hot labels of n samples in C classes have shape (n, C). Where n ≠ C the shape gives them away. Where
+    n = C they could be C tasks that share X, with one sample of class 1 in each: labels with more axes than X has for
+    them, and one 1 among zeros in every row, are taken for a mistake.
+
+    Raises
+    ------
+    ArgumentError
+        With both ways out.
+    """
+    if labels.ndim < X.ndim or labels.shape[-1] != n_classes:
+        return
+    xp = namespace(labels)
+    ones, largest = xp.sum(labels, axis=-1), xp.max(labels, axis=-1)
+    if bool(xp.all((ones == 1) & (largest == 1))):
+        raise ArgumentError(
+            f"{name}: shape {tuple(labels.shape)} with one 1 in each row looks one-hot: pass {name}.argmax(-1). "
+            f"Tasks that share X take "
+            f"X with the batch axes: np.broadcast_to(X, {(*labels.shape, X.shape[-1])})"
+        )
+
+
 def same_dtype(name: str, array: Array, X: Array) -> None:
     """Refuse a silent mixture of float32 and float64.
 

@@ -13,7 +13,7 @@ from implicit_grad.objectives._gauss_newton import GaussNewtonProduct
 from implicit_grad.objectives._heads import CrossEntropyHead, Head, SquaredErrorHead, one_hot
 from implicit_grad.objectives._network import Forward, Layout, Tangent, with_ones
 from implicit_grad.objectives._protocol import Linearization, check_size, take_row
-from implicit_grad.objectives._samples import check_batch, chosen, features, restricted, same_dtype
+from implicit_grad.objectives._samples import check_batch, chosen, features, refuse_one_hot, restricted, same_dtype
 
 
 class Activation(Protocol):
@@ -131,6 +131,8 @@ class MultilayerPerceptron:
                 f"got {tuple(y.shape)}"
             )
         batch = y.shape[: y.ndim - len(wanted)]
+        if self.n_classes is not None:
+            refuse_one_hot("y", y, self.n_classes, X)
         check_batch("y", batch, X.shape[:-2])
         head: Head
         if self.n_classes is None:

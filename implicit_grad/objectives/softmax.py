@@ -17,6 +17,7 @@ from implicit_grad.objectives._samples import (
     features,
     largest_gram_eigenvalue,
     largest_row,
+    refuse_one_hot,
     restricted,
 )
 
@@ -39,7 +40,8 @@ class SoftmaxCrossEntropy:
     X : (..., n, p) array
         Features; leading axes are independent problems.
     labels : (..., n) integer array
-        Classes in [0, n_classes).
+        Classes in [0, n_classes), one number a sample. One-hot rows are refused, also where n = n_classes and they
+        could be read as a batch.
     n_classes : int
         C ≥ 2.
 
@@ -62,6 +64,7 @@ class SoftmaxCrossEntropy:
             raise ArgumentError(
                 f"labels: expected shape (..., {X.shape[-2]}) to match X {tuple(X.shape)}, got {tuple(labels.shape)}"
             )
+        refuse_one_hot("labels", labels, n_classes, X)
         check_batch("labels", labels.shape[:-1], X.shape[:-2])
         object.__setattr__(self, "X", X)
         object.__setattr__(self, "labels", labels)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import BilevelProblem, Status
+from implicit_grad.testing import inner_laws as suite
 from implicit_grad.testing.comparisons import at_most, holds, same
-from implicit_grad.testing.inner_laws import inner_residual, pull_terms
+from implicit_grad.testing.inner_laws import InnerSubject, inner_residual, pull_terms
 from implicit_grad.testing.matrices import UNIT
 from implicit_grad.testing.problems import RidgeSpec, SoftmaxSpec
+from implicit_grad.testing.promises import Budget, Tolerance
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec
@@ -106,6 +108,40 @@ def check_law_05(make: Any, spec: RidgeSpec) -> None:
         step = np.eye(case.size) - solution.path.step_size * case.A
         expected = np.linalg.matrix_power(step, steps) @ (case.theta - case.star)
         same(solution.value - case.star, expected, case.tol_phi(solution.value), f"law 5: K = {steps}")
+
+
+def _to_the_floor(solve: Any) -> InnerSubject:
+    """A solver of ours as the suites take it, held to the rounding floor."""
+    return InnerSubject(solve, Tolerance(1e-13))
+
+
+def check_law_06(solve: Any, spec: Spec) -> None:
+    """‖φ̂ − φ*‖ ≤ ‖r_in‖/m, however early the solver stopped."""
+    suite.check_residual_bound(InnerSubject(solve, Budget()), spec)
+
+
+def check_law_08(solve: Any, spec: Spec) -> None:
+    """θ ↦ φ* is firmly non-expansive: ‖Δφ*‖² ≤ ⟨Δφ*, Δθ⟩."""
+    suite.check_nonexpansive(_to_the_floor(solve), spec)
+
+
+def check_law_09(solve: Any, spec: Spec) -> None:
+    """‖φ*(λ) − θ‖ never rises and L(φ*(λ)) never falls as λ grows."""
+    suite.check_lambda_path(_to_the_floor(solve), spec)
+
+
+def check_law_10(solve: Any, spec: Spec) -> None:
+    """‖φ* − θ‖ ≤ ‖∇L(θ)‖/λ."""
+    suite.check_distance(_to_the_floor(solve), spec)
+
+
+def check_law_11(solve: Any, spec: RidgeSpec) -> None:
+    """Envelope: λ(θ − φ*) is the slope of min_φ G over θ, and equals ∇L(φ*)."""
+    suite.check_envelope(_to_the_floor(solve), spec)
+    case = spec.build()
+    phi = solve(case.problem, case.theta).value
+    tolerance = case.curvature * case.tol_phi(phi) + 2 * inner_residual(case, case.star)
+    same(case.lam * (case.theta - phi), case.train.gradient(case.star), tolerance, "law 11: λ(θ − φ*) = ∇L(φ*)")
 
 
 def check_law_07(solvers: tuple[Any, Any], spec: Spec) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from implicit_grad import GradientDescent, Newton, ScipyMinimize
 from implicit_grad.testing.strategies import CONVEX_EDGES, RIDGE_EDGES, convex_specs, ridge_specs, with_edges
 
+FLOOR = Newton(rtol=1e-13)
 SOLVERS = [
     GradientDescent(None, 10),
     GradientDescent(None, 3, proximal=False),
@@ -66,6 +67,44 @@ def test_law_04_contraction(spec):
 def test_law_05_ridge_path(spec):
     """Law 5: on ridge, φ_K − φ* = (I − αA)^K (θ − φ*)."""
     laws.check_law_05(GradientDescent, spec)
+
+
+@pytest.mark.parametrize(
+    "solver", [GradientDescent(None, 3), Newton(), ScipyMinimize("L-BFGS-B", rtol=1e-3, max_steps=3)], ids=repr
+)
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+def test_law_06_residual_bounds_error(solver, spec):
+    """Law 6: ‖φ̂ − φ*‖ ≤ ‖r_in‖/m with m = λ for convex L."""
+    laws.check_law_06(solver, spec)
+
+
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+def test_law_08_firmly_nonexpansive(spec):
+    """Law 8: ‖Δφ*‖² ≤ ⟨Δφ*, Δθ⟩ for convex L."""
+    laws.check_law_08(FLOOR, spec)
+
+
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+def test_law_09_path_in_lam(spec):
+    """Law 9: ‖φ*(λ) − θ‖ is non-increasing and L(φ*(λ)) non-decreasing in λ."""
+    laws.check_law_09(FLOOR, spec)
+
+
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+def test_law_10_distance(spec):
+    """Law 10: ‖φ* − θ‖ ≤ ‖∇L(θ)‖/λ for convex L."""
+    laws.check_law_10(FLOOR, spec)
+
+
+@with_edges(*RIDGE_EDGES)
+@given(spec=ridge_specs())
+def test_law_11_envelope(spec):
+    """Law 11: ∇_θ min_φ F = λ(θ − φ*) = ∇L(φ*), by central differences, which are exact on ridge."""
+    laws.check_law_11(FLOOR, spec)
 
 
 @pytest.mark.parametrize(
