@@ -17,12 +17,17 @@ from scipy.sparse import csr_array
 from implicit_grad import (
     CG,
     EXACT,
+    LBFGS,
+    LU,
+    MINRES,
+    Adam,
     ArgumentError,
     ArgumentTypeError,
     Autodiff,
     BilevelProblem,
     Cholesky,
     ConvergenceError,
+    FiniteDifferenceGradient,
     FirstOrderGradient,
     GradientDescent,
     ImplicitGradError,
@@ -32,13 +37,17 @@ from implicit_grad import (
     LossError,
     MetaGradient,
     MultilayerPerceptron,
+    Neumann,
     Newton,
+    NewtonCG,
     NonFiniteError,
+    Nystrom,
     ScipyCG,
     ScipyMinimize,
     SoftmaxCrossEntropy,
     Status,
     UnrolledGradient,
+    certify,
 )
 
 N, D, C = 6, 3, 3
@@ -98,6 +107,21 @@ ERRORS: list[tuple[int, str, Call, type[ImplicitGradError], str]] = [
             (17, ArgumentTypeError, (np.ma.masked_array([0.5, 1.0], mask=[0, 1]), csr_array(np.eye(2)))),
         )
         for lam in lams
+    ),
+    *(
+        (12, f"rank {rank!r}", lambda d, rank=rank: Nystrom(rank), error, "rank")
+        for rank, error in ((0, ArgumentError), (-1, ArgumentError), (2.0, ArgumentTypeError))
+    ),
+    (
+        12,
+        "rank above d",
+        lambda d: ImplicitGradient(Nystrom(D + 1))(*_at(d.problem(), d.theta)),
+        ArgumentError,
+        "rank",
+    ),
+    *(
+        (12, f"step {step!r}", lambda d, step=step: Neumann(step, 5), ArgumentError, "step_size")
+        for step in (0.0, -0.1, np.nan, np.inf)
     ),
     (13, "float16 X", lambda d: d.ridge(d.X.astype(np.float16)), ArgumentTypeError, "X"),
     (13, "float16 theta", lambda d: d.exact(d.theta.astype(np.float16)), ArgumentTypeError, "theta"),
@@ -261,6 +285,10 @@ ERRORS: list[tuple[int, str, Call, type[ImplicitGradError], str]] = [
 ]
 
 
+def _at(problem: BilevelProblem, theta: Any) -> tuple[BilevelProblem, Any, Any]:
+    return problem, theta, GradientDescent(None, 0)(problem, theta)
+
+
 def _wide() -> BilevelProblem:
     f = Autodiff(lambda w: anp.sum(w**2))
     return BilevelProblem(f, f, 0.7)
@@ -386,6 +414,13 @@ STATUSES: list[tuple[int, str, Callable[[], Any], set[Status]]] = [
     ),
     (5, "lam = -mu_min", lambda: AT_THETA(_diagonal(1, -0.7), np.ones(2)), {Status.INDEFINITE}),
     (
+        5,
+        "lam = -mu_min + 1e-12, exact",
+        lambda: AT_THETA(_diagonal(1, -0.7 + 1e-12), np.ones(2)),
+        {Status.ILL_CONDITIONED},
+    ),
+    (5, "kappa = 1e9", lambda: Cholesky()(np.diag([1.0, 1e-9]), np.array([1.0, 0.0])), {Status.ILL_CONDITIONED}),
+    (
         7,
         "inner step limit",
         lambda: MetaGradient(Newton(max_steps=0), FirstOrderGradient())(_diagonal(1, 2), np.ones(2)),
@@ -407,6 +442,13 @@ STATUSES: list[tuple[int, str, Callable[[], Any], set[Status]]] = [
         lambda: MetaGradient(GradientDescent(0.05, 3), ImplicitGradient(CG(1)))(_diagonal(1, 2), np.ones(2)),
         {Status.BUDGET_SPENT},
     ),
+    (
+        12,
+        "step at 2/lambda_max and beyond",
+        lambda: Neumann(2.1, 9)(np.diag([1.0, 0.1]), np.ones(2)),
+        {Status.DIVERGED},
+    ),
+    (12, "step of 2/lambda_max", lambda: Neumann(2.0, 9)(np.eye(2), np.ones(2)), {Status.STAGNATED}),
     (11, "singular", lambda: CG(50, 1e-8)(np.ones((3, 3)), np.array([1.0, 2.0, 4.0])), {Status.INDEFINITE}),
     (
         11,
@@ -451,6 +493,85 @@ def test_numerical_failure_is_a_status_and_an_error_on_demand(case):
         return
     with pytest.raises(IndefiniteError if result.status is Status.INDEFINITE else ConvergenceError):
         result.unwrap()
+
+
+def test_row_06_a_phi_that_is_not_stationary():
+    """The residual is reported and true, the error bar covers the error and blames φ, and strict mode goes on."""
+    data = _data()
+    problem, theta = BilevelProblem(data.softmax(), data.softmax(labels=(data.labels + 1) % C), 0.3), np.ones(D * C)
+    exact = EXACT(problem, theta).unwrap()
+    for steps in (0, 2):
+        inner = GradientDescent(None, steps)(problem, theta)
+        estimate = ImplicitGradient(Cholesky())(problem, theta, inner)
+        residual = np.linalg.norm(problem.stationarity(inner.value, theta))
+        assert abs(estimate.inner.residual_norm - residual) <= 16 * EPS * residual
+        assert residual > 1e-3
+        bar = certify(problem, theta, estimate)
+        assert np.linalg.norm(estimate.gradient - exact) <= bar.bound
+        assert bar.inner_share > 0.5 * bar.bound
+    strict = MetaGradient(GradientDescent(None, 2), ImplicitGradient(CG(2))).to_accuracy(problem, theta, 1e-6)
+    assert strict.status is Status.CONVERGED
+    assert np.linalg.norm(strict.unwrap() - exact) <= 1e-6 * np.linalg.norm(strict.gradient)
+
+
+class Mine(Exception):
+    pass
+
+
+@pytest.mark.parametrize("signal", [Mine, KeyboardInterrupt, StopIteration, MemoryError])
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_rows_33_and_34_what_the_user_raises_comes_out_as_it_is(signal, after):
+    """From a loss, at the first call or in the middle of a solve; no method here takes a callback."""
+    thrown = signal("own")
+    calls = []
+
+    class Raising(Diagonal):
+        def _call(self):
+            calls.append(None)
+            if len(calls) > after:
+                raise thrown
+
+        def value(self, x):
+            self._call()
+            return super().value(x)
+
+        def gradient(self, x):
+            self._call()
+            return super().gradient(x)
+
+        def linearize(self, x):
+            self._call()
+            return super().linearize(x)
+
+    def traced(w):
+        calls.append(None)
+        if len(calls) > after:
+            raise thrown
+        return anp.sum(w**4)
+
+    inner_solvers = (
+        GradientDescent(0.01, 9),
+        Newton(),
+        ScipyMinimize("L-BFGS-B"),
+        LBFGS(9),
+        NewtonCG(9),
+        Adam(0.1, 9),
+    )
+    for loss in (Raising(np.array([1.0, 3.0]), 1.0), Autodiff(traced)):
+        for solver in inner_solvers:
+            calls.clear()
+            method = MetaGradient(solver, FiniteDifferenceGradient(solver))
+            with pytest.raises(signal) as caught:
+                method(BilevelProblem(loss, loss, 0.7), np.array([0.3, -0.8]))
+            assert caught.value is thrown
+
+    def operator(v):
+        raise thrown
+
+    for solver in (CG(3), ScipyCG(3), MINRES(3), LU(), Neumann(0.1, 3)):
+        with pytest.raises(signal) as caught:
+            solver(operator, np.ones(2))
+        assert caught.value is thrown
 
 
 def test_row_20_tasks_whose_labels_look_one_hot():
