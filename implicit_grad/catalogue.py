@@ -1,7 +1,7 @@
-"""The tables of methods in the README, generated from the methods themselves.
+"""The tables of methods and statuses in the README, generated from the methods and statuses themselves.
 
-Every strategy class carries a `card` with what it costs, keeps, promises and where it fails. `python -m
-implicit_grad.catalogue README.md` writes the tables between the markers; a test holds the README to them.
+Every strategy class carries a `card`: what it costs, keeps and promises, where it fails, what it does at a saddle.
+`python -m implicit_grad.catalogue README.md` writes the tables between the markers; a test holds the README to them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from types import ModuleType
 
 from implicit_grad import estimators, inner, linear
 from implicit_grad.errors import ArgumentError
-from implicit_grad.results import Card
+from implicit_grad.results import STATUSES, Card
 
 _HEADINGS = {
     "estimators": ("estimator", estimators),
     "linear-solvers": ("linear solver", linear),
     "inner-solvers": ("inner solver", inner),
 }
+_STATUSES = "statuses"
 _MARKER = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -30,15 +31,18 @@ def methods(module: ModuleType) -> dict[str, Card]:
 
 
 def table(name: str) -> str:
-    """Return one table in Markdown: `estimators`, `linear-solvers` or `inner-solvers`.
+    """Return one table in Markdown: `estimators`, `linear-solvers`, `inner-solvers` or `statuses`.
 
     Raises
     ------
     ArgumentError
         For another name.
     """
+    if name == _STATUSES:
+        lines = [f"| `{status.name}` | {'yes' if status.ok else 'no'} | {status.value} |" for status in STATUSES]
+        return "\n".join(["| status | ok | meaning |", "|---|---|---|", *lines]) + "\n"
     if name not in _HEADINGS:
-        raise ArgumentError(f"name: {name!r} is none of {sorted(_HEADINGS)}")
+        raise ArgumentError(f"name: {name!r} is none of {sorted([*_HEADINGS, _STATUSES])}")
     heading, module = _HEADINGS[name]
     rows = [f"| {heading} | cost | memory | error | fails when | at a saddle |", "|---|---|---|---|---|---|"]
     for method, card in methods(module).items():

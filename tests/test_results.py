@@ -35,6 +35,28 @@ def test_two_endings_are_successes():
     assert [repr(s) for s in Status] == [f"Status.{s.name}" for s in Status]
 
 
+def test_stored_codes_keep_their_meaning():
+    """Tables hold positions: new members go to the end."""
+    names = [
+        "CONVERGED",
+        "BUDGET_SPENT",
+        "MAX_STEPS",
+        "INDEFINITE",
+        "STAGNATED",
+        "DIVERGED",
+        "NONFINITE",
+        "ILL_CONDITIONED",
+    ]
+    assert [s.name for s in Status][: len(names)] == names
+
+
+def test_the_message_of_an_ill_conditioned_problem_says_kappa():
+    codes = statuses(np.array([Status.CONVERGED.code, Status.ILL_CONDITIONED.code]))
+    solution = Solution(np.ones((2, 3)), np.zeros(2), 1, codes, "solver", condition=np.array([1.0, 2.5e11]))
+    with pytest.raises(ConvergenceError, match=r"problem \(1,\).*ILL_CONDITIONED: κ > 1/√eps.*κ is about 2\.5e\+11"):
+        solution.unwrap()
+
+
 @given(st.lists(EACH, min_size=1, max_size=6))
 def test_codes_and_members_are_one_to_one(each):
     codes = np.array([s.code for s in each])
