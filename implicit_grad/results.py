@@ -103,7 +103,7 @@ class Card:
     memory: str
     error: str
     fails: str
-    saddle: str = ""
+    saddle: str
 
 
 @dataclass(frozen=True)

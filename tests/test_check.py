@@ -1,11 +1,13 @@
 """What `check_problem` finds in bad losses, and that it finds nothing in good ones."""
 
+from pathlib import Path
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.extend import defvjp, primitive
 from oracles import scenes
-from oracles.losses import Diagonal, Scaled
+from oracles.losses import Counting, Diagonal, Scaled
 
 from implicit_grad import (
     ArgumentError,
@@ -57,6 +59,21 @@ def test_good_problems_pass(make, scale, lam):
     batch = BilevelProblem(scene.problem.inner, scene.problem.outer, np.array([lam, 2 * lam]))
     assert check_problem(batch, np.stack([scene.theta, 0 * scene.theta])).ok
     assert check_problem(batch, scene.theta).unwrap() is None
+
+
+@pytest.mark.parametrize("directions", [1, 3, 4])
+def test_its_cost_is_what_the_readme_says(directions):
+    """17 evaluations of each loss, and 32 for every direction: 13 values, 16 gradients and 3 products."""
+    for scene in (scenes.ridge(2.3), scenes.network(2.3, (3,), "tanh", 0)):
+        losses = Counting(scene.problem.inner), Counting(scene.problem.outer)
+        assert check_problem(BilevelProblem(*losses, 2.3), scene.theta, directions=directions).ok
+        for loss in losses:
+            k = directions
+            assert loss.calls == {"values": 4 + 13 * k, "gradients": 9 + 16 * k, "hvps": 4 + 3 * k}
+            assert loss.calls.total() == 17 + 32 * k
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert "17 evaluations and 32 for every direction" in readme
+    assert str(17 + 32 * 3) in readme
 
 
 def _noisy(size):
