@@ -118,7 +118,7 @@ def slope_triangle(ax: Any, corner: tuple[float, float], exponent: float, *, dec
     y_end = y * 10.0 ** (decades * exponent)
     (line,) = ax.plot([x, x_end, x_end, x], [y, y, y_end, y], color="0.3", linewidth=0.8, zorder=1.5)
     ax.annotate(
-        f"{exponent:g}", (x_end, float(np.sqrt(y * y_end))), textcoords="offset points",
+        f"{exponent:g}".replace("-", "−"), (x_end, float(np.sqrt(y * y_end))), textcoords="offset points",
         xytext=(3 if decades > 0 else -3, 0), ha="left" if decades > 0 else "right", va="center", fontsize=7,
         color="0.3",
     )  # fmt: skip
