@@ -11,7 +11,7 @@ export MPLBACKEND ?= Agg
 PEERS  := jax jaxopt optimistix lineax torch torchopt
 BENCH  ?=
 
-.PHONY: setup figures report ledger test test-gpu mutants bench certificates faults check lint types clean
+.PHONY: setup figures report ledger test test-gpu mutants bench profile certificates faults check lint types clean
 .DEFAULT_GOAL := figures
 
 setup: $(STAMP)
@@ -50,6 +50,10 @@ bench: setup
 	    || echo "bench: $$peer could not be installed and is left out"; \
 	done
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# Where the time goes, and other ways to write the loop; writes benchmarks/PROFILE.md.
+profile: setup
+	$(BIN)/python -m benchmarks.profile
 
 # Every error bar against its reference; exits with 1 if one is crossed. Writes docs/certificates.md.
 certificates: setup
