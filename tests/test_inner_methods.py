@@ -171,6 +171,8 @@ def test_starts_where_it_is_told(solver):
     assert np.array_equal(solution.value, start)
     assert solution.status is Status.BUDGET_SPENT
     assert not np.shares_memory(solution.value, start)
+    with pytest.raises(ArgumentError, match=r"start: shape \(2, 6\)"):
+        solver(scene.problem, scene.theta, start=np.stack([start, start]))
 
 
 @pytest.mark.parametrize("solver", [s for s in SOLVERS if getattr(s, "rtol", 0)], ids=repr)

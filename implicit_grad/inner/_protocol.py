@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from implicit_grad.backend import Array, epsilon, namespace, norm
+from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives import Linearization
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Solution
@@ -46,7 +47,19 @@ def attainable(
 
 
 def start_point(problem: BilevelProblem, theta: Array, start: Array | None) -> Array:
-    """Return the first iterate with every batch axis."""
+    """Return the first iterate with every batch axis.
+
+    Raises
+    ------
+    ArgumentError
+        If `start` has batch axes that θ and the problem do not have.
+    """
     if start is None:
         return namespace(theta).asarray(theta, copy=True)
-    return problem.parameters(start, "start") + namespace(theta).zeros_like(theta)
+    first = problem.parameters(start, "start") + namespace(theta).zeros_like(theta)
+    if first.shape != theta.shape:
+        raise ArgumentError(
+            f"start: shape {tuple(start.shape)} has batch axes that θ and the problem, {tuple(theta.shape)}, do not; "
+            f"give θ the same axes to start each problem from several points"
+        )
+    return first
