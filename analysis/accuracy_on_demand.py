@@ -1,9 +1,10 @@
 """Asking for an accuracy costs less than one fixed budget that is enough for every λ.
 
 Claim. `to_accuracy` (solid) follows the front of all fixed budgets of K inner steps and k conjugate gradient steps
-(dashed) at two to three times the cost: it does not know the answer, and stops when its own certificate is below the
+(dashed) at one to three times the cost: it does not know the answer, and stops when its own certificate is below the
 tolerance. The front is known to nobody beforehand. A budget that serves all λ must be that of the hardest, and the
-sweep pays for it everywhere: nearly twice the cost asked for.
+sweep pays for it everywhere: two to three times the gradients asked for. In Hessian-vector products alone asking
+costs about twice the fixed budget, since certificates make them, too; products are a tenth of the cost, or less.
 
 Source. Eisenstat and Walker 1996 for the forcing terms; the certificate's shares decide which solve goes on.
 """
@@ -100,14 +101,24 @@ def _fixed_cost(table: Any) -> Any:
     return table.inner_steps + 3 + table.linear_steps + 1
 
 
-def _savings(table: Any, rtol: float = WANTED) -> tuple[float, float]:
-    """Cost of one budget for all λ, and of the best one for each, over that of `to_accuracy`, summed over λ."""
+def _savings(table: Any, rtol: float = WANTED) -> dict[str, float]:
+    """Cost of fixed budgets that reach rtol over that of `to_accuracy`, summed over λ.
+
+    `one` is the cheapest budget that is enough for every λ, in all and in gradients and products alone; `each` is the
+    cheapest for each λ, which nobody knows beforehand.
+    """
     cost, met = _fixed_cost(table), table.fixed_error <= rtol
-    dear = float("inf")
-    each = cost.where(met, dear).min(("inner_steps", "linear_steps"))
-    one = float(cost.where(met.all("lam"), dear).min()) * table.sizes["lam"]
-    asked = float((table.gradients + table.hvps).sel(rtol=rtol).sum())
-    return one / asked, float(each.sum()) / asked
+    lams, asked = table.sizes["lam"], table.sel(rtol=rtol)
+    each = cost.where(met, float("inf")).min(("inner_steps", "linear_steps"))
+    one = cost.where(met.all("lam"), float("inf"))
+    cheapest = one.isel(one.argmin(("inner_steps", "linear_steps")))
+    gradients, hvps = float(asked.gradients.sum()), float(asked.hvps.sum())
+    return {
+        "one": lams * float(cheapest) / (gradients + hvps),
+        "gradients": lams * float(cheapest.inner_steps + 3) / gradients,
+        "hvps": lams * float(cheapest.linear_steps + 1) / hvps,
+        "each": float(each.sum()) / (gradients + hvps),
+    }
 
 
 def draw_figure(tables: Mapping[str, Any]) -> Any:
@@ -139,10 +150,13 @@ def claims(tables: Mapping[str, Any]) -> list[Claim]:
     found = []
     for name, table in tables.items():
         over = (table.error / table.rtol).max()
-        one, each = _savings(table)
+        saving, versus = _savings(table), f"one fixed budget for all λ over {WANTED:g} asked for"
         found.append(at_most(f"{name}: true error over rtol, largest", float(over), 1))
-        found.append(at_least(f"{name}: cost of one fixed budget for all λ over the cost asked for, 1e-4", one, 1))
-        found.append(at_least(f"{name}: cost of the best budget for each λ over the cost asked for, 1e-4", each, 0.3))
+        found.append(at_least(f"{name}: cost of {versus}", saving["one"], 1))
+        found.append(at_least(f"{name}: gradients of {versus}", saving["gradients"], 1))
+        found.append(at_least(f"{name}: Hessian-vector products of {versus}", saving["hvps"], 0.4))
+        each = f"{name}: cost of the best budget for each λ over {WANTED:g} asked for"
+        found.append(at_least(each, saving["each"], 0.3))
     return found
 
 

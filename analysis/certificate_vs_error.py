@@ -1,10 +1,11 @@
 """A certificate is never below the true error where it is called rigorous, and rarely far above it.
 
 Claim. For every estimator and every inner accuracy the bound of ‖g − ∇F‖ lies above the error: no point below 1 on
-ridge and softmax regression, whose constants are known in closed form. From residuals alone (hollow) it is typically
-30 times the error here, up to 600: a residual does not say in which eigendirections it lies. The two-sided enclosure
-(dots), for five Newton steps more, is the error itself. For a network ρ and β are only sampled: an estimate, which
-may be crossed.
+ridge and softmax regression, whose constants are known in closed form. From residuals at φ alone it is typically
+30 times the error here, up to 600: a residual does not say in which eigendirections it lies. Evaluated a few L-BFGS
+steps on as well, for gradients and no more than two Hessian-vector products (hollow), it is typically 5 times the
+error. The two-sided enclosure (dots), for five Newton steps more, is the error itself. For a network ρ and β are only
+sampled: an estimate, which may be crossed.
 
 Source. Rajeswaran et al. 2019 (arXiv:1909.04630), implicit gradient accuracy, in its computable form: residuals
 instead of distances. The error is that to the gradient at φ* found by Newton.
@@ -36,7 +37,7 @@ ESTIMATORS = (
 )
 NEWTON_STEPS = 5
 WANTED = 6
-"""Median of bound over error that was set as a target before it was measured; these two problems miss it."""
+"""Median of bound over error that was set as a target before it was measured; residuals at φ alone miss it here."""
 
 VISIBLE = 1e-7
 """Errors below this are left out: the rounding allowance of a bound is near 1e-8."""
@@ -58,17 +59,19 @@ class CertificateStudy:
         problem, theta = draw(self.source, self.lam, self.tasks, self.seed)
         path = GradientDescent(None, self.inner_steps[-1], record=self.inner_steps)(problem, theta)
         scene = solved(problem, theta, start=path.value)
-        size, errors, bounds, closer = norm(scene.gradient), [], [], []
+        size, errors, bounds, closer, alone = norm(scene.gradient), [], [], [], []
         for estimator in ESTIMATORS:
             progress(estimator.label)
             for steps in self.inner_steps:
                 estimate = estimator(problem, theta, path.at(steps))
                 g, phi = np.nan_to_num(estimate.gradient), path.at(steps).value
                 found = certify(problem, theta, g, phi)
+                here = certify(problem, theta, g, phi, gradient_steps=0)
                 enclosure = certify(problem, theta, g, phi, newton_steps=NEWTON_STEPS)
                 usable = np.isfinite(estimate.gradient).all(axis=-1)
                 errors.append(np.where(usable, scene.error(estimate.gradient), np.nan))
                 bounds.append(np.where(usable, found.bound / size, np.nan))
+                alone.append(np.where(usable, here.bound / size, np.nan))
                 closer.append(np.where(usable, enclosure.bound / size, np.nan))
         shape = (len(ESTIMATORS), len(self.inner_steps), self.tasks)
         cube = ("estimator", "inner_steps", "task")
@@ -77,6 +80,7 @@ class CertificateStudy:
             {
                 "relative_error": (cube, np.reshape(errors, shape)),
                 "relative_bound": (cube, np.reshape(bounds, shape)),
+                "relative_bound_at_phi": (cube, np.reshape(alone, shape)),
                 "relative_enclosure": (cube, np.reshape(closer, shape)),
                 "condition": ("task", scene.condition),
             },
@@ -129,7 +133,8 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
         ax.set_ylim(0.3, 3e3)
         ax.set_xlabel("true relative error")
         plot.panel_title(ax, column, TITLES[name])
-        medians = f"median {np.median(_ratios(table)):.2g}\nκ(A) {float(table.condition.median()):.2g}"
+        median, here = (np.median(_ratios(table, which)) for which in ("relative_bound", "relative_bound_at_phi"))
+        medians = f"median {median:.2g}, at φ {here:.2g}\nκ(A) {float(table.condition.median()):.2g}"
         ax.text(0.97, 0.95, medians, transform=ax.transAxes, ha="right", va="top", fontsize=7)
     axes[0, 0].set_ylabel("bound / true error")
     plot.shared_legend(figure, axes.ravel(), columns=6)
@@ -137,7 +142,7 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
 
 
 def claims(tables: Mapping[str, Any]) -> list[Claim]:
-    """No violations where rigorous; how loose residuals alone are; a sharp enclosure."""
+    """No violations where rigorous; how loose residuals at φ alone are; a sharp enclosure."""
     found = []
     for name, table in tables.items():
         ratios, sharp = _ratios(table), _ratios(table, "relative_enclosure")
@@ -147,6 +152,12 @@ def claims(tables: Mapping[str, Any]) -> list[Claim]:
             found.append(at_most(f"{name}: enclosures below the error, of {len(sharp)}", below, 0))
             within = float(np.mean(sharp <= 1.1))
             found.append(at_least(f"{name}: enclosures within 10 % of the error, share", within, 0.95))
+            here = _ratios(table, "relative_bound_at_phi")
+            below = float((here < 1).sum())
+            found.append(at_most(f"{name}: bounds at φ alone below the error, of {len(here)}", below, 0))
+            found.append(
+                at_least(f"{name}: median at φ alone, which misses the target of {WANTED}", np.median(here), WANTED)
+            )
         found.append(at_most(f"{name}: median of bound over error", float(np.median(ratios)), WANTED))
     return found
 
