@@ -67,6 +67,19 @@ def test_one_path_serves_runs_of_every_length(proximal, window):
         assert np.array_equal(gradient, UnrolledGradient(window)(scene.problem, scene.theta, run.at(k)).gradient)
 
 
+@pytest.mark.parametrize("proximal", [True, False], ids=["regularised", "plain"])
+@pytest.mark.parametrize("window", [0, 1, 4, STEPS])
+def test_a_window_needs_its_own_steps_only(proximal, window):
+    scene = scenes.softmax(0.37)
+    whole, few = (
+        GradientDescent(None, STEPS, record=record, proximal=proximal)
+        for record in (True, tuple(range(STEPS - window, STEPS + 1)))
+    )
+    one, other = (MetaGradient(each, UnrolledGradient(window))(scene.problem, scene.theta) for each in (whole, few))
+    assert np.array_equal(one.gradient, other.gradient)
+    assert other.inner.path.points.shape[0] == window + 1
+
+
 def test_a_batch_is_its_problems():
     """Bitwise on NumPy: the rows of a batch do not touch each other."""
     lams = np.array([0.02, 1.7, 90.0])
@@ -106,8 +119,10 @@ def test_refuses_what_has_no_complete_path():
     scene = scenes.ridge(0.37)
     with pytest.raises(ArgumentError, match=r"inner: .*record=True"):
         MetaGradient(GradientDescent(None, 4), UnrolledGradient())(scene.problem, scene.theta)
-    with pytest.raises(ArgumentError, match=r"inner: .*record=True"):
+    with pytest.raises(ArgumentError, match=r"path: step 3 .*record=True"):
         MetaGradient(GradientDescent(None, 4, record=(1, 4)), UnrolledGradient())(scene.problem, scene.theta)
+    with pytest.raises(ArgumentError, match=r"path: step 2 .*range\(K - 2, K \+ 1\)"):
+        MetaGradient(GradientDescent(None, 4, record=(3, 4)), UnrolledGradient(2))(scene.problem, scene.theta)
     with pytest.raises(ArgumentError, match=r"inner: Newton has no reverse pass"):
         MetaGradient(Newton(), UnrolledGradient())(scene.problem, scene.theta)
     run = GradientDescent(None, 4, record=True)(scene.problem, scene.theta)

@@ -150,6 +150,6 @@ def _estimators(case: MetaCase) -> list[tuple[Any, Callable[[int], bool | tuple[
     return [
         (ImplicitGradient(CG(case.cg_steps)), lambda steps: False),
         (UnrolledGradient(), lambda steps: True),
-        (UnrolledGradient(window=WINDOW), lambda steps: True),
+        (UnrolledGradient(window=WINDOW), lambda steps: tuple(range(max(0, steps - WINDOW), steps + 1))),
         (CheckpointedGradient(), lambda steps: False),
     ]

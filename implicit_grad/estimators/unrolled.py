@@ -27,12 +27,13 @@ class UnrolledGradient:
     Parameters
     ----------
     window : int or None
-        Reverse only the last `window` steps (truncated backpropagation); None reverses all.
+        Reverse only the last `window` steps W (truncated backpropagation); None reverses all.
 
     Notes
     -----
     Needs `GradientDescent(..., record=True)`: memory grows with K, K + 1 vectors a problem. K Hessian-vector
-    products and K linearisations.
+    products and K linearisations. With a window `record=tuple(range(K - W, K + 1))` is enough: W + 1 vectors, however
+    large K is.
 
     References
     ----------
@@ -42,7 +43,7 @@ class UnrolledGradient:
     window: int | None = None
 
     card: ClassVar[Card] = Card(
-        "K HVPs + K gradients",
+        "K HVPs + K + 1 gradients",
         "K vectors",
         "O(K(1 − αμ)ᴷ) against ∇F; exact for φ_K(θ)",
         "K is large; of a plain run it does not tend to ∇F",
@@ -71,7 +72,7 @@ class UnrolledGradient:
         Raises
         ------
         ArgumentError
-            If the path is not complete, the solver has no reverse pass, or `steps` does not ascend.
+            If a step that is needed was not recorded, the solver has no reverse pass, or `steps` does not ascend.
         """
         path, solver = _path(inner), inner.solver
         if not steps or list(steps) != sorted(steps):
@@ -88,7 +89,7 @@ def _path(inner: Solution[Any]) -> Path:
             f"inner: {type(inner.solver).__name__} has no reverse pass; "
             "unroll GradientDescent, or use ImplicitGradient"
         )
-    if inner.path is None or not inner.path.is_complete():
+    if inner.path is None:
         raise ArgumentError(
             "inner: the unrolled gradient needs every inner iterate; use GradientDescent(..., record=True)"
         )

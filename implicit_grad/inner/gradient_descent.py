@@ -143,7 +143,7 @@ class GradientDescent:
         ----------
         problem : BilevelProblem
         path : Path
-            Complete from step 0 to max(steps).
+            With every step that is reversed: complete from step 0, or with a `window` the last steps of each run.
         steps : tuple of int
             End points, ascending.
         cotangents : (len(steps), ..., d) array
@@ -155,9 +155,15 @@ class GradientDescent:
         -------
         gradients : (len(steps), ..., d) array
         cost : Cost
+
+        Raises
+        ------
+        ArgumentError
+            Naming a step that is needed and was not recorded.
         """
-        if path.step_size is None or not path.is_complete():
-            raise ArgumentError("path: the reverse pass needs every iterate; use GradientDescent(..., record=True)")
+        if path.step_size is None:
+            raise ArgumentError("path: the reverse pass needs the step size; use GradientDescent(..., record=True)")
+        position = {step: i for i, step in enumerate(path.steps)}
         xp = namespace(cotangents)
         shape = broadcast_shapes(tuple(cotangents.shape), (1, *path.points.shape[1:]))
         v = expand(cotangents, shape)
@@ -170,10 +176,16 @@ class GradientDescent:
             end = len(steps) if window is None or ends is not None else bisect_right(steps, k + window)
             if begin == end:
                 continue
+            if k not in position:
+                whole = "record=True" if window is None else f"record=tuple(range(K - {window}, K + 1))"
+                raise ArgumentError(
+                    f"path: step {k} was not recorded, and the reverse pass needs every iterate it goes through; "
+                    f"use GradientDescent(..., {whole})"
+                )
             active, alpha = slice(begin, end), path.step_size
             if ends is not None:
                 alpha = xp.where(_within(ends[active, ...], k, window), alpha, xp.zeros_like(alpha))
-            v[active, ...], gained = self.pull_step(problem, path.points[k, ...], alpha, v[active, ...])
+            v[active, ...], gained = self.pull_step(problem, path.points[position[k], ...], alpha, v[active, ...])
             if gained is not None:
                 g[active, ...] += gained
             cost += Cost(gradients=1, hvps=end - begin)
