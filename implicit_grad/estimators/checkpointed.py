@@ -24,7 +24,7 @@ class CheckpointedGradient:
     r"""The unrolled gradient by binomial checkpointing: the same numbers, without a recorded path.
 
     With c checkpoints beside the start, K ≤ C(c + 1 + r, r) steps are reversed while no step is recomputed more than
-    r times: c = √K recomputes each step about twice, c = O(log K) a logarithmic number of times.
+    r times: c = √K recomputes a step at most 2½ times on average, c = O(log K) a logarithmic number of times.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class CheckpointedGradient:
 
     checkpoints: int | None = None
     card: ClassVar[Card] = Card(
-        "K HVPs + about 3K gradients",
+        "K HVPs + at most 7K/2 + 2 gradients",
         "√K iterates",
         "as unrolled",
         "K is large",

@@ -67,7 +67,7 @@ class ContrastiveGradient:
     inner_solver: InnerSolver
     two_sided: bool = True
     card: ClassVar[Card] = Card(
-        "2 inner solves from φ (one-sided: 1)",
+        "2 inner solves from φ, of both losses, 1 gradient, 3 values (one-sided: 1, 2, 2)",
         "O(d)",
         "O(s²) + λδ/s for solves with error δ (one-sided: O(s))",
         "s is so small that the solver's error shows, or so large that G − s L_test loses its minimum; "

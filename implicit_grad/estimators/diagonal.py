@@ -34,7 +34,7 @@ class DiagonalGradient:
     """
 
     card: ClassVar[Card] = Card(
-        "d HVPs",
+        "d HVPs + 2 gradients",
         "O(d)",
         "‖H − diag H‖‖g‖/λ at most: does not vanish",
         "parameters are coupled, as weights are",

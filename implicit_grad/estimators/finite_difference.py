@@ -55,7 +55,7 @@ class FiniteDifferenceGradient:
     inner_solver: InnerSolver
     step: float | None = None
     card: ClassVar[Card] = Card(
-        "4d + 9 inner solves from φ (8d + 13 with a step)",
+        "4d + 9 inner solves from φ with a value each (8d + 13 with a step), 1 gradient",
         "4d² (one batch)",
         "O(h²) + O(η/h), at best O(η^⅔) for noise η in F",
         "the inner solves are inexact: no step is valid (said so), or d is more than a few hundred",

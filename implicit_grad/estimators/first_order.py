@@ -25,7 +25,7 @@ class FirstOrderGradient:
     """
 
     card: ClassVar[Card] = Card(
-        "nothing",
+        "1 gradient",
         "1 vector",
         "up to M/(λ + M)",
         "λ is not much larger than the curvature M",

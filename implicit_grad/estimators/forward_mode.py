@@ -29,7 +29,7 @@ class ForwardModeGradient:
     """
 
     card: ClassVar[Card] = Card(
-        "K·d HVPs + 2K gradients",
+        "K·d HVPs + 2K + 1 gradients",
         "d²",
         "as unrolled",
         "d is larger than a few dozen",

@@ -49,7 +49,7 @@ class ImplicitGradient:
     require_minimum: bool = True
 
     card: ClassVar[Card] = Card(
-        "the linear solve",
+        "the linear solve + 2 gradients",
         "of the linear solver",
         "O(‖φ − φ*‖) + the linear solver's",
         "φ is far from stationary; refuses a saddle",

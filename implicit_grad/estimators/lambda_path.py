@@ -43,7 +43,7 @@ class LambdaPath:
     lams: tuple[float, ...]
     max_steps: int
     card: ClassVar[Card] = Card(
-        "k HVPs for all λ, + 1 each",
+        "k HVPs for all λ, 1 for each, 2 gradients",
         "k vectors",
         "as CG-k at each λ",
         "κ is large",

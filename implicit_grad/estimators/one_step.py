@@ -129,7 +129,7 @@ class OneStepGradient:
 
     step: InnerStep = field(default_factory=GradientStep)
     card: ClassVar[Card] = Card(
-        "2 gradients (Newton step: 2 linear solves)",
+        "2 gradients (Newton step: and 2 linear solves)",
         "O(d) (Newton step: as the linear solver)",
         "αλ instead of λA⁻¹: does not vanish (Newton step: O(‖φ − φ*‖), 0 on quadratics)",
         "the step contracts slowly: gradient steps at κ ≫ 1",

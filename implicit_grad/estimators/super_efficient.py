@@ -44,7 +44,7 @@ class SuperEfficientGradient:
 
     linear_solver: LinearSolver = field(default_factory=Cholesky)
     card: ClassVar[Card] = Card(
-        "2 linear solves + 3 gradients",
+        "2 linear solves + 4 gradients",
         "as the linear solver",
         "O(‖φ − φ*‖²)",
         "φ is outside Newton's basin: the full step leads away",

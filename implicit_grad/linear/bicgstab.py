@@ -52,7 +52,7 @@ class BiCGSTAB:
     max_steps: int
     rtol: float = 0.0
     card: ClassVar[Card] = Card(
-        "3k HVPs",
+        "3k + 1 HVPs",
         "k·d",
         "no bound",
         "breakdown of the recurrence",

@@ -64,7 +64,7 @@ class BlockCG:
     rtol: float = 0.0
     record: bool = field(default=False, kw_only=True)
     card: ClassVar[Card] = Card(
-        "k HVPs for each b",
+        "k + 1 HVPs for each b",
         "s·d",
         "2((√κ−1)/(√κ+1))ᵏ, κ without its s − 1 smallest",
         "a single b: use CG",

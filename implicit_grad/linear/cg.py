@@ -58,7 +58,7 @@ class CG:
     record: bool = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "k HVPs",
+        "k + 1 HVPs",
         "4 vectors",
         "2√κ((√κ−1)/(√κ+1))ᵏ",
         "κ is large; stops at negative curvature",

@@ -54,7 +54,7 @@ class Cholesky:
     refinements: int = 1
 
     card: ClassVar[Card] = Card(
-        "d HVPs + d³/3",
+        "d + 2 HVPs (2 and an assembled H) + d³/3",
         "d²",
         "rounding, eps·κ",
         "κ > 1/√eps (said so); d in the thousands",

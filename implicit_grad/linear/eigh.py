@@ -48,7 +48,7 @@ class Eigh:
 
     refinements: int = 1
     card: ClassVar[Card] = Card(
-        "d HVPs + 9d³",
+        "d + 2 HVPs (2 and an assembled H) + 9d³",
         "d²",
         "exact",
         "κ > 1/√eps (said so); d in the thousands",

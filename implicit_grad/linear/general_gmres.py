@@ -50,7 +50,7 @@ class GeneralGMRES:
     max_steps: int
     rtol: float = 0.0
     card: ClassVar[Card] = Card(
-        "k products and k²d",
+        "k + 1 products + k²d",
         "k·d",
         "least residual in K_k",
         "k vectors do not fit",

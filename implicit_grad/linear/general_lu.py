@@ -50,7 +50,7 @@ class GeneralLU:
 
     refinements: int = 1
     card: ClassVar[Card] = Card(
-        "d products and 2d³",
+        "d + 2 products + 2d³",
         "d²",
         "exact",
         "κ > 1/√eps (said so); d in the thousands",

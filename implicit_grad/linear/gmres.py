@@ -48,7 +48,7 @@ class GMRES:
     max_steps: int
     rtol: float = 0.0
     card: ClassVar[Card] = Card(
-        "k HVPs + k²d",
+        "k + 2 HVPs + k²d",
         "k·d",
         "2((√κ−1)/(√κ+1))ᵏ of the residual",
         "k vectors do not fit",

@@ -50,7 +50,7 @@ class LSMR:
     max_steps: int
     rtol: float = 0.0
     card: ClassVar[Card] = Card(
-        "3k HVPs",
+        "3k + 2 HVPs",
         "k·d",
         "2((κ−1)/(κ+1))ᵏ of ‖A r‖",
         "κ in the thousands: it works on A²",

@@ -49,7 +49,7 @@ class LU:
 
     refinements: int = 1
     card: ClassVar[Card] = Card(
-        "d HVPs + 2d³",
+        "d + 2 HVPs (2 and an assembled H) + 2d³",
         "d²",
         "exact",
         "κ > 1/√eps (said so); d in the thousands",

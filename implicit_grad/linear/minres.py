@@ -59,7 +59,7 @@ class MINRES:
     rtol: float = 0.0
     record: bool = field(default=False, kw_only=True)
     card: ClassVar[Card] = Card(
-        "k HVPs",
+        "k + 1 HVPs",
         "–",
         "((κ−1)/(κ+1))^{k/2} at worst",
         "slow without a clustered spectrum",

@@ -69,7 +69,7 @@ class MixedPrecision:
     rtol: float = 1e-12
     dense: bool = False
     card: ClassVar[Card] = Card(
-        "a few float32 solves",
+        "its float32 solves, 1 HVP each, 2 more",
         "the inner solver's",
         "(κ·eps₃₂)ᵏ",
         "κ·eps₃₂ ≥ 1",

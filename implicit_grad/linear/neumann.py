@@ -67,7 +67,7 @@ class Neumann:
     steps: int
     record: bool = field(default=False, kw_only=True)
     card: ClassVar[Card] = Card(
-        "k HVPs",
+        "k + 1 HVPs (+ min(20, d) where no bound of λ_max is known)",
         "none",
         "(1 − αλ_min)ᵏ",
         "αλ_max ≥ 2; κ in the hundreds",

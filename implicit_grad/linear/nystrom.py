@@ -62,7 +62,7 @@ class Nystrom:
     rank: int
     seed: int = 2019
     card: ClassVar[Card] = Card(
-        "rank HVPs",
+        "rank + 1 HVPs",
         "rank·d",
         "E/(λ + E), E = ‖H − Ĥ‖",
         "spectra that decay slowly",

@@ -66,7 +66,7 @@ class PreconditionedCG:
     preconditioner: Any = field(default_factory=Jacobi)
     record: bool = field(default=False, kw_only=True)
     card: ClassVar[Card] = Card(
-        "k HVPs, and M",
+        "k + 1 HVPs, and M (Jacobi: d HVPs, or an assembled H)",
         "M",
         "2((√κ−1)/(√κ+1))ᵏ, κ of M^{-1/2}AM^{-1/2}",
         "M costs more than it saves",

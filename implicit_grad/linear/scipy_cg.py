@@ -44,7 +44,7 @@ class ScipyCG:
     record: bool = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "k HVPs",
+        "k + 1 HVPs",
         "4 vectors",
         "as CG",
         "as CG; one problem at a time",

@@ -49,7 +49,7 @@ class Woodbury:
 
     refinements: int = 2
     card: ClassVar[Card] = Card(
-        "3 products with F and r³/3",
+        "3 HVPs, 6 products with F or Fᵀ, r³/3",
         "r²",
         "exact",
         "r rows of F are in the thousands; σ is lost beside ‖FFᵀ‖",
