@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from analysis.claims import Claim, at_most, near
 from analysis.figure import Figure
 from analysis.panels import PANELS, panels
 from implicit_grad import CG, Cholesky, GradientDescent, ImplicitGradient, MetaGradient, plot
@@ -23,6 +24,7 @@ from implicit_grad.sweep import ErrorSweep
 STEM = "error_vs_cg_iterations"
 LONGEST = 40
 INNER_STEPS = (4, 32, 128)
+SOURCE = "Hestenes and Stiefel 1952"
 
 
 def sweeps(quick: bool, seed: int) -> dict[str, ErrorSweep]:
@@ -83,4 +85,28 @@ def _theory(ax: Any, table: Any, counts: Any) -> None:
     plot.floor_line(ax, np.finfo(float).eps * kappa, "rounding, eps·κ")
 
 
-FIGURE = Figure(STEM, sweeps, draw)
+def claims(tables: Mapping[str, Any]) -> list[Claim]:
+    """The bound at φ*, and the floor of exact inversion at φ_K."""
+    found = []
+    for name, table in tables.items():
+        table = table.isel(lam=0)
+        counts = np.arange(LONGEST + 1)
+        errors = table.relative_error.sel(estimator=[f"CG-{k}" for k in counts])
+        errors = errors.transpose("inner_steps", "estimator", "task")
+        kappa = table.condition.values
+        root = np.sqrt(kappa)
+        bound = 2 * root * ((root - 1) / (root + 1)) ** counts[:, None]
+        at_star = errors.sel(inner_steps=np.inf).values
+        seen = np.where(bound > 1e3 * np.finfo(float).eps * kappa, at_star / bound, np.nan)
+        found.append(at_most(f"{name}: error of CG-k at φ* over the bound, largest", np.nanmax(seen), 1, SOURCE))
+        exact = table.relative_error.sel(estimator="exact inversion").transpose("inner_steps", "task")
+        ratio = errors.isel(estimator=-1) / exact
+        farthest = ratio.sel(inner_steps=list(INNER_STEPS)).median("task").values
+        farthest = farthest[np.abs(np.log(farthest)).argmax()]
+        found.append(
+            near(f"{name}: error of CG-{LONGEST} over exact inversion at φ_K, farthest from 1", farthest, 1, 0.05)
+        )
+    return found
+
+
+FIGURE = Figure(STEM, sweeps, draw, claims=claims)

@@ -16,8 +16,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from analysis.claims import Claim, at_least, near
 from analysis.figure import Figure
 from analysis.panels import PANELS, methods, panels
+from analysis.study import median_slope
 from implicit_grad import plot
 from implicit_grad.sweep import ErrorSweep, powers_of_two
 
@@ -101,4 +103,30 @@ def _axes(top: Any, bottom: Any, steps: Any) -> None:
     bottom.set_xlabel("‖φ$_K$ − φ*‖ / ‖θ − φ*‖")
 
 
-FIGURE = Figure(STEM, sweeps, draw)
+def claims(tables: Mapping[str, Any]) -> list[Claim]:
+    """Slope 1 of exact inversion, the floor of CG-2, the rate of unrolling, and what does not converge."""
+    found = []
+    source = "Rajeswaran et al. 2019, figure 2a"
+    for name, table in tables.items():
+        table = table.isel(lam=0).transpose("estimator", "inner_steps", "task")
+        errors, floor = table.relative_error, np.finfo(float).eps * table.condition
+        exact = errors.sel(estimator="exact inversion")
+        slope, _ = plot.fitted_slope(table.distance.values, exact.values, low=1e3 * float(floor.median()), high=1e-2)
+        found.append(near(f"{name}: slope of exact inversion over the iterate's distance", slope, 1, 0.1, source))
+        two = errors.sel(estimator="CG-2").isel(inner_steps=slice(-2, None)).median("task").values
+        found.append(
+            near(f"{name}: error of CG-2 at the last K over that at half of it", two[1] / two[0], 1, 0.05, source)
+        )
+        rate = np.log(1 - table.step_size * table.curvature_min).values
+        unrolled = errors.sel(estimator="unrolled")
+        tail = ((unrolled < 1e-2) & (unrolled > 1e3 * floor)).values
+        steps = table.inner_steps.values[:, None] * rate
+        measured = median_slope(steps, np.log(unrolled.values), tail)
+        found.append(near(f"{name}: rate of unrolling over log(1 − αμ)", measured, 1, 0.15, source))
+        for estimator in ("unrolled (plain)", "first-order"):
+            last = errors.sel(estimator=estimator).isel(inner_steps=-1).median("task")
+            found.append(at_least(f"{name}: error of {estimator} at the last K", last, 0.1))
+    return found
+
+
+FIGURE = Figure(STEM, sweeps, draw, claims=claims)

@@ -18,8 +18,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from analysis.claims import Claim, at_least, at_most, near
 from analysis.figure import Figure
 from analysis.panels import PANELS, methods, panels
+from analysis.study import median_slope
 from implicit_grad import plot
 from implicit_grad.sweep import ErrorSweep
 
@@ -96,4 +98,27 @@ def _first_order_limit(ax: Any, table: Any, lam: Any) -> None:
     plot.theory_line(ax, large, last * large[-1] / large, "O(1/λ)")
 
 
-FIGURE = Figure(STEM, sweeps, draw)
+def claims(tables: Mapping[str, Any]) -> list[Claim]:
+    """Both limits, and the refusal where H + λI is indefinite."""
+    found = []
+    for name, table in tables.items():
+        table = table.isel(inner_steps=0).transpose("estimator", "lam", "task")
+        errors, lam = table.relative_error, table.lam.values
+        median = errors.median("task")
+        large = (lam >= 0.1 * lam[-1])[:, None]
+        first = np.log(errors.sel(estimator="first-order").values)
+        slope = median_slope(np.log(lam), first, large)
+        found.append(near(f"{name}: slope of the first-order error over λ, last decade", slope, -1, 0.1))
+        regular = [label for label in median.estimator.values if "plain" not in label]
+        fall = median.sel(estimator=regular).isel(lam=-1) / median.sel(estimator=regular).max("lam")
+        found.append(
+            at_most(f"{name}: error at the largest λ over the largest, worst regularised estimator", fall.max(), 0.1)
+        )
+        plain = median.sel(estimator="unrolled (plain)").where(table.lam <= 1).min()
+        found.append(at_least(f"{name}: error of the plain objective, smallest median for λ ≤ 1", plain, 0.1))
+        answered = np.isfinite(errors.sel(estimator="exact inversion")) & (table.margin <= 0)
+        found.append(at_most(f"{name}: indefinite cells that exact inversion answers", answered.sum(), 0))
+    return found
+
+
+FIGURE = Figure(STEM, sweeps, draw, claims=claims)
