@@ -113,6 +113,13 @@ def test_a_narrow_window_scrolls_tables_and_not_the_page(browser, pages):
         page.context.close()
 
 
+def test_nothing_is_cut_off_in_print(browser, pages):
+    page, _, _ = opened(browser, pages / "committed.html", viewport={"width": 717, "height": 1000})  # A4 less margins
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 717
+    page.context.close()
+
+
 def test_it_prints_black_on_white_with_tables_whole(browser, pages):
     page, _, _ = opened(browser, pages / "small.html", color_scheme="dark")
     page.emulate_media(media="print")

@@ -134,17 +134,22 @@ def _mark(verdict: Verdict, text: str = "") -> Markup:
 
 
 def _environment(results: Sequence[Stored]) -> Markup:
-    """One row for each machine and seed, with the figures that came from it."""
+    """One table for each machine and seed, with the figures that came from it."""
     groups: dict[tuple[str, ...], list[str]] = {}
     names = ("processor", "cores", "system", "threads", "versions")
     for each in results:
         place = each.about.get("environment") or {}
         key = (*(str(place.get(name, "not recorded")) for name in names), str(each.about.get("seed", "not recorded")))
         groups.setdefault(key, []).append(each.stem)
-    rows = [(", ".join(stems), *key) for key, stems in groups.items()]
-    caption = "Where the numbers were computed"
-    inside = table(caption, ("figures", *names, "seed"), rows)
-    return element("section", element("h2", "Environment"), inside, id="environment")
+    tables = [
+        table(
+            f"Where {len(stems)} of {len(results)} figures were computed",
+            ("what", "which"),
+            [("figures", ", ".join(stems)), *zip((*names, "seed"), key, strict=True)],
+        )
+        for key, stems in groups.items()
+    ]
+    return element("section", element("h2", "Environment"), tables, id="environment")
 
 
 def _section(each: Stored) -> Markup:
