@@ -12,6 +12,7 @@ from benchmarks.engine_cells import DEADLY, LOG, systems
 from implicit_grad import ArgumentError
 from implicit_grad.engine import Cell, Local, Store, sweep, work
 from implicit_grad.engine.cell import job
+from implicit_grad.engine.provenance import source_digest
 from implicit_grad.errors import CellFailed, SourceChanged, WorkerLost
 
 TEN = systems(10, kilobytes=1)
@@ -187,9 +188,12 @@ def test_what_another_holds_is_waited_for(tmp_path, runs):
 
 
 class TestLocal:
-    @pytest.fixture(autouse=True)
-    def _joblib(self):
-        pytest.importorskip("joblib", reason="the extra `sweep` is not installed")
+    @pytest.fixture(autouse=True, scope="class")
+    def _fresh_workers(self):
+        """Workers of an earlier test, or this process, may remember sources that were edited since."""
+        loky = pytest.importorskip("joblib.externals.loky", reason="the extra `sweep` is not installed")
+        loky.get_reusable_executor().shutdown(wait=True)
+        source_digest.cache_clear()
 
     @pytest.fixture
     def deadly(self, tmp_path, monkeypatch):

@@ -96,7 +96,7 @@ class _Flight:
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Keep `AHEAD` cells per thread under way until all are done."""
         waiting = iter(jobs)
-        done = _distributed().as_completed()
+        done = _distributed().as_completed(loop=self.client.loop)  # of this client: there is no default one
         while True:
             for job in waiting:
                 outcome = self._send(job, done)
