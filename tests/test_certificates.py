@@ -76,7 +76,7 @@ LEVELS = {
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["ridge", "logistic", "softmax"])
 def test_rigorous_bounds_are_never_crossed(kind, level):
-    tasks = 30 if level == "enclosure" else 100
+    tasks = 30 if level == "enclosure" else 60
     pairs, crossed, ratios = audit(kind, 20261124, tasks=tasks, **LEVELS[level])
     assert pairs > 15 * tasks
     assert crossed == 0

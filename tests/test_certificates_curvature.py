@@ -13,16 +13,19 @@ from implicit_grad import (
     Autodiff,
     BilevelProblem,
     Constants,
+    FirstOrderGradient,
     GradientDescent,
     ImplicitGradient,
     LeastSquares,
     Newton,
     SoftmaxCrossEntropy,
+    Status,
     certify,
 )
 from implicit_grad.certificates import Convexity, Eigenvalues, Kind, RandomLanczos, ShiftedCholesky
 from implicit_grad.certificates._point import Point
-from implicit_grad.linear import extreme_eigenvalues
+from implicit_grad.linear import as_operator, extreme_eigenvalues
+from implicit_grad.linear.lanczos import tridiagonalize
 from implicit_grad.testing.matrices import orthogonal
 
 PROOFS = (Eigenvalues(), ShiftedCholesky(), Convexity())
@@ -157,6 +160,46 @@ def test_what_cg_met_refutes_a_claim():
     assert found.smallest_seen < 0
     assert np.isinf(found.bound)
     assert found.kind is Kind.NONE
+
+
+def test_any_gradient_refutes_a_claim_that_it_meets():
+    """No linear solve is needed: the certificate's own products are curvatures, too."""
+    loss = Diagonal(np.array([-3.0, 2.0]), np.ones(2))
+    problem, claimed = BilevelProblem(loss, loss, 0.5), Constants(0.5, 3.0, 0.0)
+    for g, phi in (([1.0, 0.2], [0.0, 0.3]), ([0.1, 2.0], [4.0, 0.3])):
+        found = certify(problem, np.zeros(2), np.array(g), np.array(phi), constants=claimed)
+        blind = g[1] > g[0]  # ĝᵀAĝ > 0: an upper bound of λ_min cannot tell, and says nothing
+        assert found.smallest_seen >= -2.5
+        assert (found.smallest_seen <= 0) == (not blind)
+        assert np.isinf(found.bound) == (not blind)
+    sharp = Constants(0.5, 3.0, 0.0, concordance=0.0)  # ∇G is looked along, too
+    found = certify(problem, np.zeros(2), np.array([0.1, 2.0]), np.array([4.0, 0.3]), constants=sharp)
+    assert found.smallest_seen < 0
+    assert found.kind is Kind.NONE
+
+
+def test_what_was_seen_is_no_less_than_the_smallest_eigenvalue():
+    problem, theta = scene()
+    for estimator in (ImplicitGradient(CG(2)), FirstOrderGradient()):
+        estimate = estimator(problem, theta, GradientDescent(None, 5)(problem, theta))
+        lowest = np.linalg.eigvalsh(problem.curvature(estimate.inner.value).dense())[..., 0]
+        assert (certify(problem, theta, estimate).smallest_seen >= lowest * (1 - 1e-13)).all()
+
+
+@pytest.mark.parametrize("smallest", [-0.5, -1e-3, 1e-3])
+def test_conjugate_gradients_see_what_their_ritz_values_show(smallest):
+    """Pivots of LDLᵀ have the signs of the eigenvalues: CG stops in the first step whose T_k is not definite."""
+    rng = np.random.default_rng(35)
+    Q, b = orthogonal(rng, 12), rng.standard_normal(12)
+    A = Q @ np.diag([smallest, *np.geomspace(0.1, 4.0, 11)]) @ Q.T
+    process = tridiagonalize(as_operator(A, b), b / np.linalg.norm(b), 12)
+    for k in range(1, 12):
+        T = np.diag(process.diagonal[:k]) + np.diag(process.off[: k - 1], 1) + np.diag(process.off[: k - 1], -1)
+        lowest = np.linalg.eigvalsh(T)[0]
+        assert abs(lowest) > 1e-9
+        run = CG(k)(A, b)
+        assert (run.status is Status.INDEFINITE) == (lowest < 0)
+        assert run.smallest_eigenvalue >= lowest * (1 if lowest < 0 else 1 - 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -67,22 +67,39 @@ class Bound:
 
 
 class Bounds:
-    """All bounds at one point; a gradient costs one product with H, a sharpened distance from φ* another."""
+    """All bounds at one point; a gradient costs one product with H, a sharpened distance from φ* another.
+
+    Attributes
+    ----------
+    seen : (...) array
+        Smallest Rayleigh quotient of A that these products met.
+    """
 
     def __init__(self, point: Point, premises: Premises, *, sharpen: bool = True) -> None:
         self.point, self.premises = point, premises
         self.along: Residual | None = None
+        self.seen = np.full(point.lam.shape, np.inf)
         if sharpen and premises.concordance is not None:
             self.along = point.product(point.inner.vector)
+            self._look(point.inner.vector, self.along)
 
     def of(self, g: Array) -> Bound:
         """Return the smallest of the bounds of ĝ."""
         Hg = self.point.product(g)
+        self._look(g, Hg)
         r_lin = self.point.linear(g, Hg)
         with np.errstate(all="ignore"):
             total, _ = self._smallest(g, Hg, r_lin, 1.0)
             without, linear = self._smallest(g, Hg, r_lin, 0.0)
             return Bound(total, without - linear, linear, total - without)
+
+    def _look(self, v: Array, Hv: Residual) -> None:
+        """Keep the smallest Rayleigh quotient of A, on the safe side: λ_min(A) is no larger."""
+        with np.errstate(all="ignore"):
+            length = norm(v)
+            unit = v / length[..., None]
+            quotient = dot(unit, Hv.vector / length[..., None]) + Hv.rounding / length + self.point.lam
+            self.seen = np.fmin(self.seen, quotient)
 
     def _smallest(self, g: Array, Hg: Residual, r_lin: Residual, share: float) -> tuple[Array, Array]:
         """Return the bound and its linear part, with this share of every rounding allowance."""

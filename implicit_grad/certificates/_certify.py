@@ -53,9 +53,11 @@ class Certificate:
         Where m, the lower bound of λ_min(H + λI), comes from.
     failure : float
         Probability, per problem, that m is wrong; 0 unless the kind is `PROBABILISTIC` (or worse).
-    smallest_seen : (...) array or None
-        Smallest curvature that the estimate's own linear solve met: an upper bound of λ_min(H + λI) for free. Where
-        it is not positive φ is no minimum, and there is no bound.
+    smallest_seen : (...) array
+        Smallest curvature of A at φ that anything met, for free: the estimate's own linear solve, and the products of
+        the certificate with ĝ and ∇G. An upper bound of λ_min(A): a positive one proves nothing, but where it is not
+        positive φ is no minimum, and there is no bound. Conjugate gradients see that as early as their Ritz values
+        could: their tridiagonal matrix is LDLᵀ with the pivots pᵀAp/rᵀr, definite as long as all are positive.
     """
 
     bound: Array
@@ -69,7 +71,7 @@ class Certificate:
     cost: Cost
     origin: str = ""
     failure: float = 0.0
-    smallest_seen: Array | None = None
+    smallest_seen: Any = None
 
 
 def certify(
@@ -155,7 +157,8 @@ def certify(
     mover = _mover(problem, gradient_steps, newton_steps)
     point = Point(problem, theta, phi)
     premises, kind, curvature, cost = _premises(point, constants, curvature_bound)
-    found = there = Bounds(point, premises, sharpen=mover is None).of(gradient)
+    at_phi = Bounds(point, premises, sharpen=mover is None)
+    found = there = at_phi.of(gradient)
     better, bound, lower = gradient, found.total, 0 * found.total
     cost += point.cost
     if mover is not None:
@@ -175,7 +178,8 @@ def certify(
         bound = np.where(premises.m > 0, np.fmin(bound, found.total), bound)
         cost += moved.cost + spent + point.cost
     shares = _split(bound, found, there)
-    saddle = False if seen is None else to_numpy(seen) <= 0
+    seen = at_phi.seen if seen is None else np.fmin(at_phi.seen, to_numpy(seen))
+    saddle = seen <= 0
     bound = np.where(np.isnan(bound) | saddle, np.inf, bound)
     lower = np.where(np.isnan(lower) | saddle, 0.0, lower)
     inner, linear, rounding = (np.where(np.isnan(part) | saddle, np.inf, part) for part in shares)

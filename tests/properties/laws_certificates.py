@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 from laws_estimators import at
 
-from implicit_grad import CG, Cholesky, Constants, FirstOrderGradient, GradientDescent, ImplicitGradient
+from implicit_grad import (
+    CG,
+    Autodiff,
+    BilevelProblem,
+    Cholesky,
+    Constants,
+    FirstOrderGradient,
+    GradientDescent,
+    ImplicitGradient,
+    Newton,
+)
 from implicit_grad.testing.comparisons import at_most, same
 from implicit_grad.testing.matrices import UNIT
 from implicit_grad.testing.problems import RidgeSpec, SoftmaxSpec
-from implicit_grad.testing.transforms import Combination
+from implicit_grad.testing.transforms import Combination, Diagonal
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec
@@ -73,3 +84,51 @@ def check_scaling(certify: Any, spec: Spec) -> None:
         for name in ("bound", "inner_share", "linear_share"):
             expected = test * getattr(plain, name)
             same(getattr(found, name), expected, 64 * case.size * UNIT * test * plain.bound, f"law 67: {name}")
+
+
+SHRUNK = 1.1
+"""By how much a constant is made too small; the bounds of law 68 are within 1 % of the error."""
+
+
+def check_power(certify: Any, seed: int) -> None:
+    """Law 68: where bound and error meet, a constant a little too small is crossed, and the right one is not."""
+    for name, (problem, theta, phi, right) in sharp_instances(seed).items():
+        star = Newton(1e-15)(problem, theta, start=phi).value
+        g, exact = (
+            problem.lam * np.linalg.solve(problem.curvature(x).dense(), problem.outer.gradient(x))
+            for x in (phi, star)
+        )
+        error, value = norm(g - exact), getattr(right, name)
+        wrong = replace(right, **{name: value * SHRUNK if name == "m" else value / SHRUNK})
+        bound, crossed = (
+            certify(problem, theta, g, phi, constants=c, gradient_steps=0).bound for c in (right, wrong)
+        )
+        at_most(error, bound, 1e-9 * error, f"law 68: error ≤ bound, {name}")
+        at_most(bound, 1.01 * error, 0.0, f"law 68: the instance is sharp, {name}")
+        at_most(crossed, error, 0.0, f"law 68: {name} too small is seen")
+
+
+def sharp_instances(seed: int) -> dict[str, tuple[BilevelProblem, Any, Any, Constants]]:
+    """Problems, θ, φ and constants, by the constant of which the bound is nothing but a multiple.
+
+    β and m: all curvatures equal, so that no direction is special. ρ: f = ρx³/6 at 0 beside a large λ. R: f = eˣ,
+    whose f‴ is f″, at the λ = f″ for which √h/(h + λ) is largest.
+    """
+    rng = np.random.default_rng([seed, 68])
+    lam, curvature, beta, rho = 10 ** rng.uniform(-1, 1, size=4)
+    away, theta = rng.standard_normal((2, 3))
+    bowl, slope = Diagonal(np.full(3, curvature), rng.standard_normal(3)), Diagonal(np.zeros(1), np.ones(1))
+    flat = Diagonal(np.zeros(3), rng.standard_normal(3))
+    test = Diagonal(np.full(3, beta), rng.standard_normal(3))
+    cube, exponential = Autodiff(lambda p: rho * anp.sum(p**3) / 6), Autodiff(lambda p: anp.sum(anp.exp(p)))
+    zero, step = np.zeros(1), np.full(1, 1e-3)
+
+    def placed(train: Any, outer: Any, lam: float, star: Any, away: Any, right: Constants) -> Any:
+        return BilevelProblem(train, outer, lam), star + train.gradient(star) / lam, star + away, right
+
+    return {
+        "beta": placed(flat, test, lam, theta, away, Constants(lam, beta, 0.0)),
+        "m": placed(bowl, test, lam, theta, away, Constants(lam + curvature, beta, 0.0)),
+        "rho": placed(cube, slope, 1e3, zero, step, Constants(1e3, 0.0, rho)),
+        "concordance": placed(exponential, slope, 1.0, zero, step, Constants(1.0, 0.0, 1e6, concordance=1.0)),
+    }

@@ -36,11 +36,30 @@ def test_law_66_linear_down_to_rounding(spec):
     laws.check_floor(certify, spec)
 
 
+@pytest.mark.parametrize("steps", [None, 3])
 @EXAMPLES
 @with_edges(*CONVEX_EDGES)
 @given(spec=convex_specs())
-def test_law_67_scales(spec):
-    laws.check_scaling(certify, spec)
+def test_law_67_scales(steps, spec):
+    laws.check_scaling(partial(certify, gradient_steps=steps), spec)
+
+
+@pytest.mark.parametrize("seed", range(21, 27))
+def test_law_68_wrong_constants_are_crossed(seed):
+    laws.check_power(certify, seed)
+
+
+@pytest.mark.parametrize("name", ["m", "beta", "rho", "concordance"])
+def test_a_certificate_that_hides_slack_dies_of_law_68(name):
+    """One that makes a constant safer than it was told could hide a wrong one."""
+
+    def generous(*arguments, constants, **options):
+        value = getattr(constants, name)
+        safer = value if value is None else (value / 1.2 if name == "m" else value * 1.2)
+        return certify(*arguments, constants=replace(constants, **{name: safer}), **options)
+
+    with pytest.raises(AssertionError, match="law 68"):
+        laws.check_power(generous, 21)
 
 
 def altered(**changes):
