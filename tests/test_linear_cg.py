@@ -24,9 +24,11 @@ def test_equals_scipy_iterate_by_iterate(size, condition):
     A, b = spd(11, size, condition)
     steps = min(size, 10)
     wanted = scipy_iterates(A, b, steps)
+    # At κ = 1 one step may leave a residual of exactly zero, and SciPy has nothing more to do.
+    assert len(wanted) == steps + 1 or (condition == 1 and len(wanted) == 2)
+    wanted += wanted[-1:] * (steps + 1 - len(wanted))
     for solver in (CG(steps, record=True), ScipyCG(steps, record=True)):
         points = solver(A, b).path.points
-        assert len(wanted) == steps + 1
         for k in range(1, steps + 1):
             allowed = 4 * k * condition * EPS * np.linalg.norm(wanted[k])
             assert np.linalg.norm(points[k] - wanted[k]) <= allowed, (solver, k)
