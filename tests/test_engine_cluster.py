@@ -144,6 +144,22 @@ def test_a_complete_sweep_needs_no_scheduler(tmp_path):
 
 
 def test_a_cell_that_kills_every_worker_is_given_up(cluster, tmp_path):
-    """Last: it costs the cluster a few workers."""
+    """Near the end: it costs the cluster a few workers."""
     with pytest.raises(CellFailed, match="its workers died"):
         sweep([Cell(deadly, {"number": 1})], tmp_path, runner=Cluster(cluster.scheduler_address))
+
+
+def test_when_all_workers_go_away_the_sweep_ends_and_what_is_finished_is_kept(cluster, serial, tmp_path):
+    """Last: it leaves no cluster."""
+
+    def send_home(tally, label):
+        if tally.computed == 3:
+            cluster.scale(0)
+
+    with pytest.raises(ClusterError, match="no worker is left"):
+        sweep(CELLS, tmp_path, runner=Cluster(cluster.scheduler_address, timeout=4), progress=send_home)
+    made = tree(tmp_path)
+    assert len(made) >= 3
+    assert made.items() <= serial.items()
+    with pytest.raises(ClusterError, match="has no worker"):
+        sweep(CELLS, tmp_path, runner=Cluster(cluster.scheduler_address, timeout=1))

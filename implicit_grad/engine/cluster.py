@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from implicit_grad.engine.cell import Job
@@ -33,11 +34,11 @@ class Cluster:
     address : str
         As `dask scheduler` prints it: `tcp://host:8786`.
     timeout : float
-        Seconds to wait for the scheduler and for its first worker.
+        Seconds to wait for the scheduler, for its first worker, and, when all are gone, for one to come back.
     """
 
     address: str
-    timeout: float = 10.0
+    timeout: float = 30.0
 
     def __call__(self, store: Store, jobs: Sequence[Job], fresh: bool) -> Iterator[Outcome]:
         """Yield outcomes as they come.
@@ -45,7 +46,7 @@ class Cluster:
         Raises
         ------
         ClusterError
-            If there is no scheduler or worker, or the scheduler goes away; finished cells are kept.
+            If there is no scheduler or worker, or they go away; finished cells are kept.
         SourceChanged
             If a worker has other sources.
         """
@@ -58,7 +59,7 @@ class Cluster:
                     f"have; put it in a module that is installed there"
                 )
         client = self._connect()
-        with _Flight(client, store, fresh) as flight:
+        with _Flight(client, store, fresh, self.timeout) as flight:
             yield from flight.run(jobs)
 
     def _connect(self) -> Any:
@@ -78,17 +79,17 @@ class Cluster:
 class _Flight:
     """The cells that are under way, each claimed here until it is written."""
 
-    def __init__(self, client: Any, store: Store, fresh: bool) -> None:
-        self.client, self.store, self.fresh = client, store, fresh
-        self.claims: dict[str, ExitStack] = {}
-        self.aside: dict[str, str] = {}
-        self.room, self.counted = 1, -math.inf
+    def __init__(self, client: Any, store: Store, fresh: bool, patience: float) -> None:
+        self.client, self.store, self.fresh, self.patience = client, store, fresh, patience
+        self.sent: dict[str, tuple[ExitStack, str, Any]] = {}
+        self.done: SimpleQueue[Any] = SimpleQueue()
+        self.threads, self.counted, self.seen = 0, -math.inf, time.monotonic()
 
     def __enter__(self) -> _Flight:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for claim in self.claims.values():
+        for claim, _, _ in self.sent.values():
             claim.close()
         with suppress(OSError, TimeoutError):
             self.client.close()  # which forgets, and so cancels, what is still under way
@@ -96,25 +97,36 @@ class _Flight:
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """Keep `AHEAD` cells per thread under way until all are done."""
         waiting = iter(jobs)
-        done = _distributed().as_completed(loop=self.client.loop)  # of this client: there is no default one
         while True:
             for job in waiting:
-                outcome = self._send(job, done)
+                outcome = self._send(job)
                 if outcome is not None:
                     yield outcome
-                if len(self.claims) >= self._room():
+                self._count()
+                if len(self.sent) >= AHEAD * max(1, self.threads):
                     break
-            if not self.claims:
+            if not self.sent:
                 return
-            yield self._receive(next(done))
+            with suppress(Empty):
+                yield self._receive(self.done.get(timeout=COUNT_EVERY))
+            self._count()
 
-    def _room(self) -> int:
+    def _count(self) -> None:
         """Workers come and go, but asking for each cell would cost a millisecond."""
-        if time.monotonic() > self.counted + COUNT_EVERY:
-            self.room, self.counted = AHEAD * max(1, sum(self.client.nthreads().values())), time.monotonic()
-        return self.room
+        now = time.monotonic()
+        if now < self.counted + COUNT_EVERY:
+            return
+        with suppress(OSError):  # a scheduler that goes away cancels what is under way, which is noticed there
+            self.threads = sum(self.client.nthreads().values())
+        self.counted = now
+        self.seen = now if self.threads else self.seen
+        if now > self.seen + self.patience:
+            raise ClusterError(
+                f"scheduler: no worker is left since {self.patience:g} s; finished cells are kept: run the same "
+                f"command again"
+            )
 
-    def _send(self, job: Job, done: Any) -> Outcome | None:
+    def _send(self, job: Job) -> Outcome | None:
         claim = ExitStack()
         if not claim.enter_context(self.store.claim(job.key)):
             claim.close()
@@ -123,29 +135,42 @@ class _Flight:
         if ready:
             claim.close()
             return Outcome(job.key, Fate.REUSED, quarantined=aside)
-        self.claims[job.key], self.aside[job.key] = claim, aside
-        done.add(self.client.submit(make, job, key=f"cell-{job.key}", pure=False))
+        future = self.client.submit(make, job, key=f"cell-{job.key}", pure=False)
+        self.sent[job.key] = claim, aside, future
+        future.add_done_callback(self.done.put)
         return None
 
     def _receive(self, future: Any) -> Outcome:
         key = future.key.removeprefix("cell-")
         made = self._made(future)
         future.release()
-        with self.claims.pop(key):
-            return keep(self.store, key, made, self.aside.pop(key))
+        claim, aside, _ = self.sent.pop(key)
+        with claim:
+            return keep(self.store, key, made, aside)
 
     def _made(self, future: Any) -> Made:
         if future.status in ("cancelled", "lost"):
             raise ClusterError("scheduler: it went away; finished cells are kept: run the same command again")
         if future.status == "finished":
-            result: Made = future.result()
-            return result
+            return self._fetched(future)
         error = future.exception()
         if type(error).__name__ == "KilledWorker":
             return Made(None, 0.0, f"its workers died: {error}")
         if isinstance(error, ImportError | AttributeError | pickle.UnpicklingError):
             raise ClusterError(f"scheduler: a worker cannot import the cell's code: {error}") from error
         raise error
+
+    def _fetched(self, future: Any) -> Made:
+        """The result; if its worker has just died, it is computed again meanwhile, as long as there are workers."""
+        wait = COUNT_EVERY
+        while True:
+            try:
+                result: Made = future.result(timeout=wait)
+            except TimeoutError:
+                self._count()
+                wait *= 2
+            else:
+                return result
 
 
 def _distributed() -> Any:
