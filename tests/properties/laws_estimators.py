@@ -105,6 +105,19 @@ def check_law_35_flat(estimate: Any, spec: RidgeSpec) -> None:
         same(estimated.gradient, b, 8 * UNIT * norm(b) if lam == case.lam else 0.0, "law 35: H = 0")
 
 
+def check_truncation(truncated: Any, spec: Spec) -> None:
+    """Convex L, α = 1/M̄: reversing only the last k of K steps leaves out at most (1 − αλ)ᵏ‖b‖ (Shaban et al.)."""
+    case = spec.build()
+    inner = GradientDescent(None, 12, record=True)(case.problem, case.theta)
+    whole = truncated(None)(case.problem, case.theta, inner)
+    alpha, b = float(inner.path.step_size), case.test.gradient(inner.value)
+    for k in (0, 1, 3, 8):
+        part = truncated(k)(case.problem, case.theta, inner)
+        bound = (1 - alpha * case.lam) ** k * norm(b)
+        left = norm(whole.gradient - part.gradient)
+        at_most(left, bound, case.tol_g(inner.value), f"truncation: k = {k}")
+
+
 def check_law_36(make: Any, spec: Spec) -> None:
     """Unrolled: K = 0 is ∇T(θ), K = 1 is (I − αH(θ))∇T(θ − α∇L(θ)); λ cancels."""
     case = spec.build()

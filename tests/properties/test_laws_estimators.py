@@ -76,6 +76,13 @@ def test_law_35_flat(solver, spec):
 
 @with_edges(*CONVEX_EDGES)
 @given(spec=convex_specs())
+def test_truncation(spec):
+    """What k of K reversed steps leave out: at most (1 − αλ)ᵏ‖∇T(φ_K)‖ for convex L and α = 1/M̄."""
+    laws.check_truncation(UnrolledGradient, spec)
+
+
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
 def test_law_36_few_steps(spec):
     """Law 36: K = 0 is ∇T(θ), K = 1 is (I − αH(θ))∇T(θ − α∇L(θ)): λ cancels."""
     laws.check_law_36(laws.unroll, spec)

@@ -163,6 +163,11 @@ def one_too_many(window: int | None) -> UnrolledGradient:
     return UnrolledGradient(None if window is None else window + 1)
 
 
+def one_too_few(window: int | None) -> UnrolledGradient:
+    """A window off by one, the other way."""
+    return UnrolledGradient(None if window is None else max(0, window - 1))
+
+
 KILLS = [
     Kill(inner.check_law_01, (GradientDescent(None, 10),), mi.flattering, CONVEX),
     Kill(inner.check_law_01, (Newton(),), mi.content, SOFTMAX),
@@ -219,6 +224,7 @@ KILLS = [
     composed(estimators.check_closed_form, implicit(ml.PreviousIterate(30, 1e-15)), CONVEX),
     composed(estimators.check_closed_form, from_inner(mi.unregularised_residual), CONVEX),
     Kill(estimators.check_law_25, (UnrolledGradient,), one_too_many, CONVEX),
+    Kill(estimators.check_truncation, (UnrolledGradient,), one_too_few, CONVEX),
     formula(estimators.check_law_33, catalogued("wrong sign"), LARGE_LAM),
     formula(estimators.check_law_33, me.damped_once, LARGE_LAM),
     formula(estimators.check_law_34, me.damped_once, RIDGE),
