@@ -15,6 +15,7 @@ from implicit_grad import (
     GradientDescent,
     ImplicitGradient,
     LambdaPath,
+    Newton,
     Status,
 )
 from implicit_grad.linear.krylov import shifted_solutions
@@ -78,6 +79,16 @@ def test_an_eigenvector_ends_the_process_and_zero_stays_zero():
     expected = b / (np.array([1.0, 2.0, 5.0]) + np.array([0.5, 4.0])[:, None, None])
     assert np.abs(solutions - expected).max() <= 64 * UNIT
     assert smallest[0] == pytest.approx(2.0, rel=8 * UNIT)
+
+
+def test_a_failed_inner_solve_is_not_forgotten():
+    loss = Diagonal(np.array([1.0, 2.0]), 1.0)
+    problem, theta = BilevelProblem(loss, loss, 3.0), np.zeros((2, 2))
+    inner = Newton(max_steps=0)(problem, theta)
+    path = LambdaPath((0.4, 2.0), 2)(problem, theta, inner)
+    assert np.shape(path.status) == (2, 2)
+    assert all(status is Status.MAX_STEPS for status in path.status.flat)
+    assert not path.ok.any()
 
 
 @pytest.mark.parametrize("bad", [(), (0.0,), (1.0, np.nan), (-1.0,)])

@@ -33,7 +33,8 @@ class CheckpointedGradient:
 
     Notes
     -----
-    Works on `GradientDescent` runs that began at θ, with or without `record`.
+    Works on `GradientDescent` runs that began at θ, with or without `record`. As the unrolled gradient it does not
+    ask whether the run ended at a minimum.
 
     References
     ----------

@@ -67,7 +67,8 @@ class IdentityGradient:
 
     .. math:: g = \frac{\lambda}{\lambda + c}\,\nabla L_{\mathrm{test}}(\varphi)
 
-    The direction is first-order MAML's, whatever c is; c decides the length. c → 0 gives `FirstOrderGradient`.
+    The direction is first-order MAML's, whatever c is; c decides the length. c → 0 gives `FirstOrderGradient`. The
+    curvature is not looked at, so a saddle goes unnoticed.
 
     Parameters
     ----------

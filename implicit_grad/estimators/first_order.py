@@ -17,7 +17,8 @@ class FirstOrderGradient:
     .. math:: g = \nabla L_{\mathrm{test}}(\varphi)
 
     Its distance from the meta-gradient is at most M/(λ + M) ‖∇L_test‖ for a convex train loss with curvature at
-    most M: small for λ ≫ M only, and no inner accuracy repairs it.
+    most M: small for λ ≫ M only, and no inner accuracy repairs it. It asks for no curvature, and so it cannot tell a
+    minimum from a saddle.
 
     References
     ----------

@@ -25,7 +25,8 @@ class ForwardModeGradient:
 
     Notes
     -----
-    Works on `GradientDescent` runs that began at θ; the run is made again with the Jacobian.
+    Works on `GradientDescent` runs that began at θ; the run is made again with the Jacobian. As the unrolled gradient
+    it does not ask whether the run ended at a minimum.
     """
 
     card: ClassVar[Card] = Card(

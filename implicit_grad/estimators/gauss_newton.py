@@ -22,8 +22,8 @@ class GaussNewtonGradient:
     .. math:: g = \lambda\, q, \qquad \bigl(B(\varphi) + \lambda I\bigr)\, q = \nabla L_{\mathrm{test}}(\varphi)
 
     B leaves out Σᵢ (∂L/∂zᵢ)·∇²zᵢ. It is positive semidefinite, so that g exists at any φ and λ > 0, saddles included,
-    and every CG iterate of it descends along ∇L_test. It is the Hessian for models linear in their parameters, and
-    where every sample is fitted exactly.
+    and every CG iterate of it descends along ∇L_test; that φ is a saddle of the problem itself cannot show. It is the
+    Hessian for models linear in their parameters, and where every sample is fitted exactly.
 
     Parameters
     ----------

@@ -119,7 +119,8 @@ class OneStepGradient:
 
     Notes
     -----
-    Where the linear solver finds A(φ) not positive definite the status is `INDEFINITE`.
+    Where the linear solver of a Newton step finds A(φ) not positive definite the value is NaN and the status
+    `INDEFINITE`. A gradient step asks for no curvature, and a saddle goes unnoticed.
 
     References
     ----------

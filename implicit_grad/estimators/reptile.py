@@ -31,7 +31,7 @@ class ReptileDirection:
 
     Notes
     -----
-    No oracle call at all.
+    No oracle call at all: nothing here can tell a minimum from a saddle.
 
     References
     ----------

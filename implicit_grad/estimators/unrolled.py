@@ -33,7 +33,8 @@ class UnrolledGradient:
     -----
     Needs `GradientDescent(..., record=True)`: memory grows with K, K + 1 vectors a problem. K Hessian-vector
     products and K linearisations. With a window `record=tuple(range(K - W, K + 1))` is enough: W + 1 vectors, however
-    large K is.
+    large K is. It is the derivative of the path,
+    right wherever that ends; whether the end is a minimum is not asked.
 
     References
     ----------

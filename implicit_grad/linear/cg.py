@@ -41,7 +41,8 @@ class CG:
     -----
     Each step costs one product with A, and the final residual another. Where pᵀAp ≤ eps ‖A‖ pᵀp the matrix is
     not positive definite in this precision: that problem keeps the iterate before p and is `INDEFINITE`, its
-    neighbours go on. On a device nothing is read inside the loop with `rtol=0`; with a tolerance every eighth step
+    neighbours go on. Negative curvature that the k directions do not meet is not seen, nor is any if b is orthogonal
+    to it. On a device nothing is read inside the loop with `rtol=0`; with a tolerance every eighth step
     asks whether all problems are done, and up to seven products too many are made (and counted).
     `Solution.smallest_eigenvalue` is the smallest Rayleigh quotient met, an upper bound of λ_min(A).
 

@@ -41,7 +41,7 @@ class MINRES:
     Each step costs one product, and the final residual another. A Python loop over problems, NumPy only.
     `Solution.smallest_eigenvalue` is the smallest eigenvalue of T_k, a Ritz value and so an upper bound of
     λ_min(A). Where it is not positive by more than rounding the status is `INDEFINITE`; the value is the formal
-    solution all the same.
+    solution all the same. Negative curvature outside the Krylov space of b is not seen.
 
     References
     ----------
