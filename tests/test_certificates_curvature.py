@@ -22,7 +22,14 @@ from implicit_grad import (
     Status,
     certify,
 )
-from implicit_grad.certificates import Convexity, Eigenvalues, Kind, RandomLanczos, ShiftedCholesky
+from implicit_grad.certificates import (
+    Convexity,
+    Eigenvalues,
+    Kind,
+    RandomLanczos,
+    ShiftedCholesky,
+    sampled_constants,
+)
 from implicit_grad.certificates._point import Point
 from implicit_grad.linear import as_operator, extreme_eigenvalues
 from implicit_grad.linear.lanczos import tridiagonalize
@@ -200,6 +207,28 @@ def test_conjugate_gradients_see_what_their_ritz_values_show(smallest):
         run = CG(k)(A, b)
         assert (run.status is Status.INDEFINITE) == (lowest < 0)
         assert run.smallest_eigenvalue >= lowest * (1 if lowest < 0 else 1 - 1e-9)
+
+
+def test_sampled_constants_are_twice_what_was_seen():
+    """One dimension leaves no choice of direction: f = 3x³/6 and a test loss of curvature 5."""
+    cube, test = Autodiff(lambda p: 0.5 * anp.sum(p**3)), Diagonal(np.full(1, 5.0), np.ones(1))
+    found, cost = sampled_constants(BilevelProblem(cube, test, 2.0), np.full(1, 0.7))
+    assert found.rho == pytest.approx(2 * 3.0, rel=1e-9)
+    assert found.beta == pytest.approx(2 * 5.0, rel=1e-13)
+    assert found.m is None
+    assert found.kind is Kind.ESTIMATE
+    assert "times 2" in found.origin
+    assert cost.gradients == 2 + 4
+
+
+def test_random_directions_miss_what_the_way_to_the_minimum_shows():
+    """A loss that bends in one of forty directions: random pairs see a fraction, the way to φ* sees it all."""
+    bent = Autodiff(lambda p: p[0] ** 3 / 6)
+    problem, phi = BilevelProblem(bent, Diagonal(np.ones(40), 0.0), 2.0), np.full(40, 0.1)
+    way = g = np.eye(40)[0] * 1e-3
+    blind, there = (sampled_constants(problem, phi, **more)[0].rho for more in ({}, {"ways": (way,), "gradient": g}))
+    assert there == pytest.approx(2.0, rel=1e-9)
+    assert blind < 0.5
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from implicit_grad import (
     LBFGS,
     ArgumentError,
     BilevelProblem,
+    Cholesky,
     Cost,
     FirstOrderGradient,
     GradientDescent,
@@ -21,7 +22,12 @@ from implicit_grad import (
     Nesterov,
     Newton,
     Status,
+    certify,
+    reference,
 )
+from implicit_grad.certificates import Kind, sampled_constants
+from implicit_grad.estimators import _accuracy
+from implicit_grad.tasks import Sinusoid
 
 MAKES = {"ridge": scenes.ridge, "softmax": scenes.softmax}
 INNERS = (GradientDescent(None, 10), Newton(), LBFGS(10), Nesterov(None, 10))
@@ -74,6 +80,59 @@ def test_its_cost_is_what_a_counting_loss_sees():
     found = _method().to_accuracy(BilevelProblem(train, test, scene.problem.lam), scene.theta, 1e-4)
     assert found.cost.hvps == train.calls["hvps"]
     assert found.cost.gradients == train.calls["gradients"] + test.calls["gradients"]
+
+
+def networks(seed, lam, hidden=(5,), tasks=4):
+    rng = np.random.default_rng(seed)
+    source = Sinusoid(6, 6, hidden)
+    return source.sample(rng, tasks=tasks, lam=lam), source.initial_parameters(rng)
+
+
+@pytest.mark.parametrize("lam", [3.0, 30.0])
+@pytest.mark.parametrize("hidden", [(5,), (8, 8)])
+def test_networks_are_estimates_that_hold(lam, hidden):
+    """ρ and β are sampled, so nothing is proven; what is called converged agrees with Newton's reference."""
+    problem, theta = networks(61, lam, hidden)
+    found = _method().to_accuracy(problem, theta, 1e-4)
+    assert found.certificate.kind is Kind.ESTIMATE
+    assert all(status is Status.CONVERGED for status in found.status)
+    star = Newton(1e-14)(problem, theta, start=found.inner.value)
+    exact = ImplicitGradient(Cholesky(refinements=2))(problem, theta, star).gradient
+    error, size = (np.linalg.norm(v, axis=-1) for v in (found.gradient - exact, found.gradient))
+    assert (error <= found.certificate.bound).all()
+    assert (found.certificate.bound <= 1e-4 * size).all()
+
+
+def test_a_network_against_fifty_digits():
+    scene = scenes.network(5.3, (2,), "tanh", 0)
+    found = _method().to_accuracy(scene.problem, scene.theta, 1e-6)
+    exact = reference(scene.problem, scene.theta, start=found.inner.value)
+    assert found.ok
+    assert exact.proven
+    assert np.linalg.norm(found.gradient - exact.gradient) <= found.certificate.bound
+
+
+def test_sampling_goes_on_from_round_to_round(monkeypatch):
+    """Every round looks in new directions, and the last round's maxima still count."""
+    seen, used = [], []
+
+    def sample(problem, phi, *, rng, **options):
+        seen.append(rng.bit_generator.state["state"]["state"])
+        return sampled_constants(problem, phi, rng=rng, **options)
+
+    def judge(*arguments, constants, **options):
+        used.append(constants)
+        return certify(*arguments, constants=constants, **options)
+
+    monkeypatch.setattr(_accuracy, "sampled_constants", sample)
+    monkeypatch.setattr(_accuracy, "certify", judge)
+    problem, theta = networks(62, 10.0)
+    one, other = (_method().to_accuracy(problem, theta, 1e-4) for _ in range(2))
+    rounds = len(seen) // 2
+    assert seen[:rounds] == seen[rounds:], "the same call looks in the same directions"
+    assert len(set(seen)) == rounds >= 3
+    assert np.allclose(one.gradient, other.gradient, rtol=1e-9, atol=0)  # BLAS rounds by alignment
+    assert all(c.kind is Kind.ESTIMATE for c in used)
 
 
 def test_at_a_maximum_there_is_nothing_to_reach():

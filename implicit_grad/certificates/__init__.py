@@ -10,4 +10,5 @@ from implicit_grad.certificates._curvature import Convexity as Convexity
 from implicit_grad.certificates._curvature import CurvatureBound as CurvatureBound
 from implicit_grad.certificates._curvature import Eigenvalues as Eigenvalues
 from implicit_grad.certificates._curvature import RandomLanczos as RandomLanczos
+from implicit_grad.certificates._curvature import SeenSpectrum as SeenSpectrum
 from implicit_grad.certificates._curvature import ShiftedCholesky as ShiftedCholesky

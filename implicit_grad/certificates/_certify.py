@@ -156,7 +156,7 @@ def certify(
     border.flag("two_sided", two_sided)
     mover = _mover(problem, gradient_steps, newton_steps)
     point = Point(problem, theta, phi)
-    premises, kind, curvature, cost = _premises(point, constants, curvature_bound)
+    premises, kind, curvature, cost = _premises(point, constants, curvature_bound, gradient)
     at_phi = Bounds(point, premises, sharpen=mover is None)
     found = there = at_phi.of(gradient)
     better, bound, lower = gradient, found.total, 0 * found.total
@@ -164,7 +164,7 @@ def certify(
     if mover is not None:
         moved = mover(problem, theta, start=phi)
         point = Point(problem, theta, moved.value)
-        premises, kind, curvature, spent = _premises(point, constants, curvature_bound)
+        premises, kind, curvature, spent = _premises(point, constants, curvature_bound, gradient)
         bounds = Bounds(point, premises, sharpen=newton_steps > 0)
         if newton_steps and two_sided:
             correction, solve = _correction(point, gradient)
@@ -217,14 +217,14 @@ def _mover(problem: BilevelProblem, gradient_steps: int | None, newton_steps: in
 
 
 def _premises(
-    point: Point, constants: Constants | None, strategy: CurvatureStrategy | None
+    point: Point, constants: Constants | None, strategy: CurvatureStrategy | None, gradient: Array
 ) -> tuple[Premises, Kind, CurvatureBound, Cost]:
     """Gather what is known of the losses, and how well."""
     shape, spent = point.phi.shape[:-1], Cost()
     if constants is None:
         constants = closed_form_constants(point.problem)
     if constants is None:
-        constants, spent = sampled_constants(point.problem, point.phi)
+        constants, spent = sampled_constants(point.problem, point.phi, ways=(point.way,), gradient=gradient)
         strategy = SeenSpectrum() if strategy is None else strategy
     m = np.full(shape, -np.inf) if constants.m is None else np.broadcast_to(constants.m, shape)
     here, kind = np.full(shape, -np.inf), constants.kind

@@ -93,32 +93,65 @@ def closed_form_constants(problem: BilevelProblem) -> Constants | None:
     )
 
 
+SAFETY = 2.0
+"""What sampled maxima are multiplied with: they are lower bounds of what they estimate. No factor makes a proof."""
+
+
 def sampled_constants(
-    problem: BilevelProblem, phi: Array, *, draws: int = 4, seed: int = 77
+    problem: BilevelProblem,
+    phi: Array,
+    *,
+    ways: tuple[Array, ...] = (),
+    gradient: Array | None = None,
+    draws: int = 4,
+    rng: np.random.Generator | None = None,
 ) -> tuple[Constants, Cost]:
     r"""Estimate β and ρ near φ, for losses that know nothing of themselves; m is left open.
 
-    .. math:: \hat\rho = \max \frac{\lVert (H(\varphi + \epsilon u) - H(\varphi)) w\rVert}{\epsilon}, \qquad
-              \hat\beta = \max\bigl(\lVert H_{\mathrm{test}}(\varphi) w \rVert, \lvert\mu_{\max}\rvert\bigr)
+    .. math:: \hat\rho = 2 \max \frac{\lVert (H(\varphi + s u) - H(\varphi)) w\rVert}{s}, \qquad
+              \hat\beta = 2 \max\bigl(\lVert H_{\mathrm{test}}(\varphi) w \rVert, \lvert\mu_{\max}\rvert\bigr)
 
-    over random unit directions. A maximum over samples is a lower bound of what it estimates.
+    over unit directions u and w and small steps s.
+
+    Parameters
+    ----------
+    problem : BilevelProblem
+    phi : (..., d) array
+    ways : tuple of (..., d) arrays
+        Where φ* may lie from φ: φ + way is looked at as well, at the whole distance, with w along `gradient`. Random
+        directions in many dimensions rarely meet the ones in which a network bends.
+    gradient : (..., d) array, optional
+        The meta-gradient, on which H acts in the bound.
+    draws : int
+        Random pairs (u, w).
+    rng : Generator, optional
+        Of the random pairs. A caller that samples again and again passes one and the same, which goes on; default: a
+        new one with a fixed seed, so that a single certificate is deterministic.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(77) if rng is None else rng
     here, there = problem.inner.linearize(phi), problem.outer.linearize(phi)
     beta, rho = np.zeros(phi.shape[:-1]), np.zeros(phi.shape[:-1])
     step = epsilon(phi) ** (1 / 3) * (1 + norm(phi))
-    for _ in range(draws):
-        u, w = (_unit(rng.standard_normal(phi.shape)) for _ in range(2))
-        moved = problem.inner.linearize(phi + step[..., None] * u)
-        rho = np.maximum(rho, norm(moved.hvp(w) - here.hvp(w)) / step)
+    pairs = [tuple(_unit(rng.standard_normal(phi.shape)) for _ in range(2)) for _ in range(draws)]
+    moves = [(step[..., None] * u, w) for u, w in pairs]
+    if gradient is not None:
+        moves += [(way, _unit(gradient)) for way in ways]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        for move, w in moves:
+            bend = norm(problem.inner.linearize(phi + move).hvp(w) - here.hvp(w)) / norm(move)
+            rho = np.fmax(rho, bend)
+    for _, w in pairs:
         beta = np.maximum(beta, norm(there.hvp(w)))
     ends = spectrum_ends(problem.with_lam(1.0).operator(there, phi, proximal=False))
     beta = np.maximum(beta, np.maximum(*(np.abs(end) for end in ends)))
     finite = np.isfinite(beta) & np.isfinite(rho)
-    beta, rho = (np.where(finite, x, 0.0) for x in (beta, rho))  # the residuals there are not finite, either
+    beta, rho = (np.where(finite, SAFETY * x, 0.0) for x in (beta, rho))  # the residuals there are not finite, either
     ends_cost = phi.shape[-1] if phi.shape[-1] <= 512 else 60
-    return Constants(None, beta, rho, Kind.ESTIMATE), Cost(gradients=2 + draws, hvps=3 * draws + ends_cost)
+    hvps = 2 * len(moves) + len(pairs) + ends_cost
+    origin = f"sampled near φ, times {SAFETY:g}"
+    return Constants(None, beta, rho, Kind.ESTIMATE, origin=origin), Cost(gradients=2 + len(moves), hvps=hvps)
 
 
 def _unit(x: Array) -> Array:
-    return x / norm(x)[..., None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(norm(x)[..., None] > 0, x / norm(x)[..., None], 0.0)

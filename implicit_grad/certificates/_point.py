@@ -47,6 +47,11 @@ class Point:
             self.outer = Residual(outer, norm(outer), self.unit * _sizes(problem.outer, phi, outer))
 
     @property
+    def way(self) -> Array:
+        """−∇G/λ: about where φ* lies from here, and how far, if the regulariser bends G most."""
+        return -self.inner.vector / self.lam[..., None]
+
+    @property
     def cost(self) -> Cost:
         """What was spent here."""
         return Cost(gradients=2, hvps=self.hvps)

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from implicit_grad.backend import Array, norm
-from implicit_grad.certificates import Certificate, Constants, certify, closed_form_constants
+from implicit_grad.certificates import (
+    Certificate,
+    Constants,
+    SeenSpectrum,
+    certify,
+    closed_form_constants,
+    sampled_constants,
+)
 from implicit_grad.errors import ArgumentError
 from implicit_grad.inner import InnerSolver
 from implicit_grad.linear import LinearSolver
@@ -29,6 +36,12 @@ _ROUND = 1e-2
 
 _LOOK_AHEAD = 3
 """Steps on from φ at which a certificate is evaluated, too, once they are a fortieth of what was spent."""
+
+_SEED = 77
+"""Of the directions in which the constants of losses that know none are sampled."""
+
+_UPHILL = 10
+"""A run whose ‖∇G‖ has risen more than so much is taken for lost."""
 
 _PATIENCE = 3
 _MOST_ROUNDS = 200
@@ -86,6 +99,8 @@ class _Run:
         self.inner: Solution[Any] | None = None
         self.linear: Solution[Any] | None = None
         self.certificate: Certificate | None = None
+        self.rng, self.sampled = np.random.default_rng(_SEED), self.constants
+        self.last: Constants | None = None
 
     @property
     def gradient(self) -> Array:
@@ -100,6 +115,8 @@ class _Run:
 
     def judge(self) -> None:
         """Certify what there is; stop problems that are done, and those that cannot be."""
+        if self.constants is None:
+            self._sample()
         found = self._certified(self._look_ahead())
         self.certificate, self.cost = found, self.cost + found.cost
         self.goal = self.rtol * norm(self.gradient)
@@ -110,15 +127,36 @@ class _Run:
         self.before = self.residual
         self.best, self.stalled = np.fmin(self.best, found.bound), np.where(better, 0, self.stalled + 1)
         # Where rounding alone is more than what is asked for, the rest is brought down to it and no further.
-        rounding = found.rounding_share > self.goal
+        rounding = (found.rounding_share > self.goal) & np.isfinite(found.bound)
         self.stop(rounding & (found.inner_share + found.linear_share <= found.rounding_share), Status.STAGNATED)
         lost = self.stalled >= _PATIENCE
         self.stop(lost & ~np.isfinite(found.bound), Status.INDEFINITE)
         self.stop(lost, Status.STAGNATED)
 
     def _certified(self, ahead: int) -> Certificate:
-        problem, known = self.problem, self.constants
-        return certify(problem, self.theta, self.gradient, self.phi, constants=known, gradient_steps=ahead)
+        seen = SeenSpectrum() if self.constants is None else None
+        return certify(
+            self.problem,
+            self.theta,
+            self.gradient,
+            self.phi,
+            constants=self.sampled,
+            curvature_bound=seen,
+            gradient_steps=ahead,
+        )
+
+    def _sample(self) -> None:
+        """Sample β and ρ where φ is now, in random directions that go on from round to round.
+
+        The larger of these and the last round's counts: the same few directions again would see no more than before.
+        """
+        way = -self.problem.stationarity(self.phi, self.theta) / self.lam[..., None]
+        new, cost = sampled_constants(self.problem, self.phi, ways=(way,), gradient=self.gradient, rng=self.rng)
+        self.cost += cost + Cost(gradients=1)
+        last, self.last = self.last, new
+        if last is not None:
+            new = replace(new, beta=np.maximum(new.beta, last.beta), rho=np.maximum(new.rho, last.rho))
+        self.sampled = new
 
     def _look_ahead(self) -> int:
         """A closer bound saves inner steps where they are many."""
@@ -134,7 +172,7 @@ class _Run:
         wanting, share = self.active & self.wants_inner(), self.certificate.inner_share
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = np.where(np.isfinite(share) & (share > 0), 0.9 * _INNER_PART * self.goal / share, 0.0)
-        target = self.residual * np.maximum(ratio, _ROUND)
+        target, uphill = self.residual * np.maximum(ratio, _ROUND), 0
         while (pending := wanting & (self.residual > target)).any() and not self.spent():
             run = self._inner(self.chunk)
             self.phi = np.where(pending[..., None], run.value, self.phi)
@@ -143,7 +181,10 @@ class _Run:
             with np.errstate(invalid="ignore", divide="ignore"):
                 rate = np.log(after / before) / self.chunk
                 needed = np.where(pending & (rate < 0), np.log(target / after) / rate, self.chunk * _GROWTH)
-            if not (pending & (after < before)).any():
+            # Where G is not convex ‖∇G‖ may rise for a while on the way to a minimum; not for ever, and not by much.
+            uphill = 0 if (pending & (after < before)).any() else uphill + 1
+            lost = ~(after < _UPHILL * before)
+            if uphill >= _PATIENCE or (lost | ~pending).all():
                 break
             left = np.nanmax(np.where(pending & (after > target), needed, 0))
             self.chunk = int(np.clip(np.ceil(left), 1, _GROWTH * self.chunk))
