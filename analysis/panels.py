@@ -53,7 +53,15 @@ class Panel:
         return replace(self, tasks=min(self.tasks, 3), last=min(self.last, 64))
 
 
-RIDGE = Panel("ridge, d = 50", RandomRidge(dim=50, train_samples=60, test_samples=60, condition=1e4), 0.02, 16, 2048)
+RIDGE = Panel(
+    "ridge, d = 50",
+    RandomRidge(dim=50, train_samples=60, test_samples=60, condition=1e4),
+    0.02,
+    16,
+    2048,
+    # H is not singular here: far below its smallest eigenvalue, 1e-4, the limit λ → 0 shows.
+    (-6, 3),
+)
 SINUSOID = Panel(
     "sinusoid, MLP 1-40-40-1",
     Sinusoid(),

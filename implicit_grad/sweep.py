@@ -202,6 +202,10 @@ class _Table:
         self.error[i] = np.moveaxis(error, 0, 1)
         self.status[i] = np.moveaxis(np.broadcast_to(codes, error.shape), 0, 1)
 
+    def _start_norm(self) -> Any:
+        """‖∇L_test(θ)‖, what ‖∇F‖ tends to for λ → ∞."""
+        return to_numpy(norm(self.problem.outer.gradient(self.theta)))
+
     def dataset(self, runs: dict[GradientDescent, Solution[Any]]) -> Any:
         xr = storage.xarray()
         run = next((r for s, r in runs.items() if s.proximal), next(iter(runs.values())))
@@ -221,6 +225,7 @@ class _Table:
                 "step_size": (plane, to_numpy(run.path.step_size)),  # type: ignore[union-attr]
                 "reference_status": (plane, self.exact.status.astype(np.int8)),
                 "reference_norm": (plane, self.exact.norm),
+                "start_norm": (plane, self._start_norm()),
             },
             coords={
                 "estimator": [method.label for method in sweep.methods],
