@@ -125,18 +125,8 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
     """Error of the worst task over the cost, one colour a λ."""
     figure, axes = plot.grid(len(tables))
     for column, (name, table) in enumerate(tables.items()):
-        ax, cost = axes[0, column], _fixed_cost(table).values
-        for i, lam in enumerate(table.lam.values):
-            one = table.isel(lam=i)
-            order = np.argsort(cost.ravel(), kind="stable")
-            front = np.minimum.accumulate(one.fixed_error.values.ravel()[order])
-            ax.plot(cost.ravel()[order], front, color=plot.SERIES[i], linewidth=0.8, linestyle=(0, (4, 2)))
-            ax.plot(
-                one.gradients + one.hvps, one.error, color=plot.SERIES[i], marker="osD^v"[i], label=f"λ = {lam:g}"
-            )
-        ax.plot([], [], color="0.35", linewidth=0.8, linestyle=(0, (4, 2)), label="best fixed budget for that λ")
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        ax = axes[0, column]
+        plot.plot_demand(table.assign(cost=table.gradients + table.hvps, fixed_cost=_fixed_cost(table)), ax=ax)
         ax.set_ylim(1e-9, 3)
         ax.set_xlabel("gradients + Hessian-vector products")
         plot.panel_title(ax, column, TITLES[name])

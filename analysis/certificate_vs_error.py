@@ -36,6 +36,7 @@ ESTIMATORS = (
     ImplicitGradient(Cholesky()),
 )
 NEWTON_STEPS = 5
+ENCLOSURE = f"enclosure, {NEWTON_STEPS} Newton steps"
 WANTED = 6
 """Median of bound over error that was set as a target before it was measured; residuals at φ alone miss it here."""
 
@@ -113,29 +114,18 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
     figure, axes = plot.grid(len(tables))
     for column, (name, table) in enumerate(tables.items()):
         ax = axes[0, column]
-        for label in table.estimator.values:
-            one, style = table.sel(estimator=label), plot.style_of(str(label))
-            error, bound = one.relative_error.values.ravel(), one.relative_bound.values.ravel()
-            use = np.isfinite(error) & np.isfinite(bound) & (error > VISIBLE)
-            ax.plot(
-                error[use], bound[use] / error[use], linestyle="none", marker=style.marker, color=style.color,
-                markersize=3, markeredgewidth=0.4, fillstyle="none", label=str(label),
-            )  # fmt: skip
-        error, bound = table.relative_error.values.ravel(), table.relative_enclosure.values.ravel()
-        use = np.isfinite(error) & np.isfinite(bound) & (error > VISIBLE)
-        ax.plot(
-            error[use], bound[use] / error[use], linestyle="none", marker=".", color="#D55E00", markersize=2,
-            label=f"enclosure, {NEWTON_STEPS} Newton steps", zorder=3,
-        )  # fmt: skip
+        plot.plot_bound_ratios(table, ax=ax, smallest=VISIBLE)
+        closer = {ENCLOSURE: plot.Style("#D55E00", ".")}
+        plot.plot_bound_ratios(
+            table, ax=ax, bound="relative_enclosure", series=None, label=ENCLOSURE, styles=closer, smallest=VISIBLE
+        )
         plot.floor_line(ax, 1.0, "bound = error")
-        ax.set_xscale("log")
-        ax.set_yscale("log")
         ax.set_ylim(0.3, 3e3)
         ax.set_xlabel("true relative error")
         plot.panel_title(ax, column, TITLES[name])
         median, here = (np.median(_ratios(table, which)) for which in ("relative_bound", "relative_bound_at_phi"))
         medians = f"median {median:.2g}, at φ {here:.2g}\nκ(A) {float(table.condition.median()):.2g}"
-        ax.text(0.97, 0.95, medians, transform=ax.transAxes, ha="right", va="top", fontsize=7)
+        plot.note(ax, medians, 0.97, 0.95)
     axes[0, 0].set_ylabel("bound / true error")
     plot.shared_legend(figure, axes.ravel(), columns=6)
     return figure

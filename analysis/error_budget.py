@@ -28,6 +28,10 @@ from implicit_grad.tasks import TaskSource
 STEM = "error_budget"
 SHARES = ("inner", "linear", "rounding")
 COLORS = dict(zip(SHARES, ("#0072B2", "#E69F00", "#999999"), strict=True))
+BOTH = (
+    ("relative_bound", "bound", plot.Style("#000000", "s")),
+    ("relative_error", "true error", plot.Style("#D55E00", "o")),
+)
 LABELS = {"inner": "inner gradient steps K, CG-10", "linear": "conjugate gradient steps, K = 256"}
 
 
@@ -82,34 +86,27 @@ def sweeps(quick: bool, seed: int) -> dict[str, Study]:
     }
 
 
-def _parts(table: Any) -> Any:
-    """Median fraction of each share, made to add up to 1: `(3, budget)`."""
-    total = sum(table[name] for name in SHARES)
-    parts = np.array([(table[name] / total).median("task").values for name in SHARES])
-    return parts / parts.sum(axis=0)
-
-
 def _x(name: str, table: Any) -> Any:
     return (table.inner_steps if name == "inner" else table.cg_steps).values
 
 
 def draw_figure(tables: Mapping[str, Any]) -> Any:
     """Bound and error above, the fractions of the shares below."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, len(tables), figsize=(7.2, 4.4), layout="constrained", sharex="col", squeeze=False)
+    figure, axes = plot.grid(len(tables), 2, height=3.7)
     for column, (name, table) in enumerate(tables.items()):
         x, (top, bottom) = _x(name, table), axes[:, column]
-        plot.band(top, x, table.relative_bound.values, label="bound", style=plot.Style("#000000", "s"))
-        plot.band(top, x, table.relative_error.values, label="true error", style=plot.Style("#D55E00", "o"))
-        top.set_yscale("log")
-        top.set_xscale("log", base=2)
-        bottom.stackplot(x, _parts(table), labels=[f"{each} share" for each in SHARES], colors=COLORS.values())
-        bottom.set_ylim(0, 1)
-        bottom.set_xlim(x[0] / 1.08, x[-1] * 1.08)
+        steps = "inner_steps" if name == "inner" else "cg_steps"
+        for y, label, style in BOTH:
+            plot.plot_errors(
+                table.expand_dims(one=[label]), ax=top, x=steps, y=y, series="one", styles={label: style}
+            )
+        plot.plot_shares(table, ax=bottom, x=steps, shares=SHARES, colors=COLORS.values())
         ticks = x if name == "linear" else x[::2]
-        bottom.set_xticks(ticks, [str(int(each)) for each in ticks])
-        bottom.minorticks_off()
+        for ax in (top, bottom):
+            ax.set_xscale("log", base=2)
+            ax.set_xlim(x[0] / 1.08, x[-1] * 1.08)
+            ax.set_xticks(ticks, [str(int(each)) for each in ticks])
+            ax.minorticks_off()
         bottom.set_xlabel(LABELS[name])
         plot.panel_title(top, column, DIGITS.title if column == 0 else "")
         plot.panel_title(bottom, column + len(tables))
@@ -121,7 +118,7 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
 
 def claims(tables: Mapping[str, Any]) -> list[Claim]:
     """The culprit changes from one end to the other; the bound holds."""
-    inner, linear = _parts(tables["inner"]), _parts(tables["linear"])
+    inner, linear = plot.share_fractions(tables["inner"]), plot.share_fractions(tables["linear"])
     crossed = sum(int((t.relative_error > t.relative_bound).sum()) for t in tables.values())
     return [
         at_most("bounds below the error", crossed, 0),

@@ -1,5 +1,9 @@
 """Paper-style error plots. The only room that imports matplotlib."""
 
+from implicit_grad.plot.certificates import plot_bound_ratios as plot_bound_ratios
+from implicit_grad.plot.certificates import plot_demand as plot_demand
+from implicit_grad.plot.certificates import plot_shares as plot_shares
+from implicit_grad.plot.certificates import share_fractions as share_fractions
 from implicit_grad.plot.datasets import plot_errors as plot_errors
 from implicit_grad.plot.datasets import plot_pareto as plot_pareto
 from implicit_grad.plot.datasets import plot_powers as plot_powers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from implicit_grad.plot.style import FLOOR, Style, style_of
@@ -111,16 +112,17 @@ def slope_triangle(ax: Any, corner: tuple[float, float], exponent: float, *, dec
         Where the hypotenuse starts, in data coordinates.
     exponent : float
     decades : float
-        Width; negative ones lead to the left.
+        Width; negative ones lead to smaller x. On an axis that is to run backwards, turn it before.
     """
     x, y = corner
     x_end = x * 10.0**decades
     y_end = y * 10.0 ** (decades * exponent)
     (line,) = ax.plot([x, x_end, x_end, x], [y, y, y_end, y], color="0.3", linewidth=0.8, zorder=1.5)
+    right = (decades > 0) != ax.xaxis_inverted()
     ax.annotate(
         f"{exponent:g}".replace("-", "−"), (x_end, float(np.sqrt(y * y_end))), textcoords="offset points",
-        xytext=(3 if decades > 0 else -3, 0), ha="left" if decades > 0 else "right", va="center", fontsize=7,
-        color="0.3",
+        xytext=(3 if right else -3, 0), ha="left" if right else "right", va="center",
+        fontsize=plt.rcParams["legend.fontsize"], color="0.3",
     )  # fmt: skip
     return line
 
