@@ -210,7 +210,7 @@ class _Check:
         }
 
     def _mutation(self, v: Array) -> list[Finding]:
-        theta, data = self.theta.copy(), dict(_arrays_of(self.loss))
+        theta, data = self.theta.copy(), dict(arrays_of(self.loss))
         before = {name: array.tobytes() for name, array in data.items()}
         calls: tuple[Callable[[], Any], ...] = (
             lambda: self.loss.value(theta),
@@ -312,7 +312,7 @@ def _unit(x: Array) -> Array:
     return x / norm(x)[..., None]
 
 
-def _arrays_of(loss: Any) -> Iterator[tuple[str, Array]]:
+def arrays_of(loss: Any) -> Iterator[tuple[str, Array]]:
     """Arrays that a loss can write into: its fields, and what its functions close over, default to or find global."""
     fields = dict(vars(loss)) if hasattr(loss, "__dict__") else {}
     for name, value in list(fields.items()):

@@ -18,6 +18,7 @@ class Unit(Enum):
     """What a free number is measured in; the value is the help text."""
 
     ONE = "a pure number"
+    LAMBDA = "λ, as the first scene has it"
     CURVATURE = "the size of λ and of H, as the first scene has them"
     STEP = "1/M̄, the usual step size of the first scene"
 
@@ -25,6 +26,8 @@ class Unit(Enum):
         """Return the unit of a scene."""
         if self is Unit.CURVATURE:
             return float(np.mean(scene.weights) + np.linalg.norm(scene.H) / np.sqrt(scene.size))
+        if self is Unit.LAMBDA:
+            return float(np.mean(scene.weights))
         return scene.step_size if self is Unit.STEP else 1.0
 
 
@@ -40,6 +43,8 @@ class Number:
         In that unit.
     example : float
         In that unit: what it is where nobody says.
+    grid : int
+        Values that a fit starts from.
     """
 
     symbol: str
@@ -47,10 +52,11 @@ class Number:
     lowest: float
     highest: float
     example: float
+    grid: int = 33
 
 
-Rows = Callable[[Scene, float], Any]
-"""`(scene, number) → (d,) or (len(counts), d)`."""
+Rows = Callable[[Scene, Array], Any]
+"""`(scene, numbers (J,)) → (J, d) or (J, len(counts), d)`; without a free number `(d,)` or `(len(counts), d)`."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class WrongFormula:
     remedy : str
         One line: what to do.
     rows : callable
-        Scene and number to the vector, or to one for each of `counts`.
+        Scene and values of the free number to vectors, one for each value and for each of `counts`.
     number : Number or None
         A free real number in the formula.
     counts : tuple of int
@@ -76,6 +82,10 @@ class WrongFormula:
         Whether any constant times the vector is meant.
     part_of : str
         Name of a formula that contains this one for some value of its free number.
+    pairs : callable or None
+        Scene, numbers (J,) and counts (J,) to vectors (J, d), where that is cheaper than whole rows.
+    grid_of : str
+        Name of a formula that gives the same vectors at the first scene for the same multiples of the unit.
     most : int
         Parameters above which it is not tried: it would be too dear.
     """
@@ -89,6 +99,8 @@ class WrongFormula:
     symbol: str = "K"
     scaled: bool = False
     part_of: str = ""
+    pairs: Callable[[Scene, Array, Array], Array] | None = None
+    grid_of: str = ""
     most: int = 1000
 
     @property
@@ -96,10 +108,27 @@ class WrongFormula:
         """How many numbers are free."""
         return (self.number is not None) + bool(self.counts) + self.scaled
 
-    def table(self, scene: Scene, number: float = float("nan")) -> Array:
-        """Return the vectors of all counts: `(max(1, len(counts)), d)`."""
+    def table(self, scene: Scene, numbers: Any = float("nan")) -> Array:
+        """Return the vectors of J values of the free number and of all counts: `(J, max(1, counts), d)`.
+
+        A method that ends early has fewer counts than the formula names.
+        """
+        x = np.atleast_1d(np.asarray(numbers, dtype=float))
         with np.errstate(all="ignore"):
-            return np.atleast_2d(self.rows(scene, number))
+            rows = np.asarray(self.rows(scene, x))
+        if self.number is None:
+            rows = rows[None]
+        return rows if self.counts else rows[:, None, :]
+
+    def at(self, scene: Scene, numbers: Array, places: Array) -> Array:
+        """Return the vectors of pairs of a number and of a place in `counts`: `(J, d)`, NaN where there is none."""
+        if self.pairs is not None:
+            with np.errstate(all="ignore"):
+                return self.pairs(scene, numbers, np.asarray(self.counts)[places])
+        table = self.table(scene, numbers)
+        beyond = places >= table.shape[1]
+        found = table[np.arange(len(table)) if len(table) > 1 else 0, np.where(beyond, 0, places)]
+        return np.where(beyond[:, None], np.nan, found)
 
     def __call__(
         self,
@@ -132,7 +161,7 @@ class WrongFormula:
         scene = Scene.of(problem, theta)
         if number is None:
             number = float("nan") if self.number is None else self.number.example * self.number.unit.of(scene)
-        rows = self.table(scene, number)
+        rows = self.table(scene, number)[0]
         if not self.counts:
             return factor * rows[0]
         if count is None:

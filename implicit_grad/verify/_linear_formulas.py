@@ -11,7 +11,7 @@ from implicit_grad.verify._formula import Number, Unit, WrongFormula
 from implicit_grad.verify._scene import Scene, hessian, solve
 
 _FACTOR = Number("c", Unit.ONE, 1e-4, 1e4, 3.0)
-_DAMPING = Number("δ", Unit.CURVATURE, 1e-5, 1e5, 0.5)
+_DAMPING = Number("δ", Unit.CURVATURE, 1e-12, 1e4, 0.5)
 _CONSTANT = Number("λ'", Unit.CURVATURE, 1e-5, 1e5, 0.7)
 _STEPS = tuple(range(1, 65))
 
@@ -36,17 +36,17 @@ def _gauss_newton(scene: Scene) -> Array:
     return _system(scene, linearize(scene.phi).hvp(np.eye(scene.size)) + np.diag(scene.weights))
 
 
-def _rescaled(scene: Scene, c: float) -> Array:
+def _rescaled(scene: Scene, c: Any) -> Array:
     return scene.weights * scene.solve(c, scene.shift, scene.v)
 
 
-def _constant(scene: Scene, lam: float) -> Array:
-    return lam * scene.solve(1.0, lam, scene.v)
+def _constant(scene: Scene, lam: Array) -> Array:
+    return lam[:, None] * scene.solve(1.0, lam[:, None], scene.v)
 
 
-def _damped(scene: Scene, extra: float, identity: float = 1.0) -> Array:
+def _damped(scene: Scene, extra: Any, identity: float = 1.0) -> Array:
     """(identity·I + H/(Λ + extra))⁻¹ v."""
-    more = scene.shift + extra
+    more = scene.shift + np.asarray(extra)[..., None]
     return more * scene.solve(1.0, identity * more, scene.v)
 
 
@@ -78,14 +78,14 @@ def _before_the_last(scene: Scene) -> Array:
     return iterates[last - 1] if last else np.zeros(scene.size)
 
 
-def _neumann(scene: Scene, step: float) -> Array:
+def _neumann(scene: Scene, step: Array) -> Array:
     """Truncated Neumann series α Σ_{j<k} (I − αA)ʲ v, times Λ."""
     A = scene.H + np.diag(scene.weights)
-    x, rows = np.zeros(scene.size), []
+    x, rows = np.zeros((step.size, scene.size)), []
     for _ in _STEPS:
-        x = x + step * (scene.v - A @ x)
+        x = x + step[:, None] * (scene.v - x @ A)
         rows.append(scene.weights * x)
-    return np.array(rows)
+    return np.stack(rows, axis=1)
 
 
 def _entry(name: str, formula: str, remedy: str, rows: Any, **more: Any) -> WrongFormula:
@@ -142,7 +142,8 @@ LINEAR = (
         "λ missing from the system",
         "(I + H)⁻¹ ∇L_test",
         "divide H by λ: the system is I + H/λ",
-        lambda s, _: s.solve(1.0, 1.0, s.v),
+        lambda s, _: s.solve(1.0, np.ones(1), s.v),
+        part_of="constant for λ in the system",
     ),
     _entry(
         "λ missing in front",
@@ -154,7 +155,7 @@ LINEAR = (
         "no λI beside H",
         "λ H⁻¹ ∇L_test",
         "differentiate the regularised inner loss: its Hessian is H + λI",
-        lambda s, _: s.weights * s.solve(1.0, 0.0, s.v),
+        lambda s, _: s.weights * s.solve(1.0, np.zeros(1), s.v),
     ),
     _entry(
         "2I + H/λ",
@@ -179,7 +180,7 @@ LINEAR = (
         "damped curvature",
         "λ(H + (λ + δ)I)⁻¹ ∇L_test",
         "remove the damping δI from the linear system",
-        lambda s, delta: s.weights * s.solve(1.0, s.shift + delta, s.v),
+        lambda s, delta: s.weights * s.solve(1.0, s.shift + delta[:, None], s.v),
         number=_DAMPING,
     ),
     _entry(

@@ -12,12 +12,10 @@ import numpy as np
 
 from implicit_grad.backend import Array
 from implicit_grad.errors import ArgumentTypeError
-from implicit_grad.estimators.unrolled import UnrolledGradient
 from implicit_grad.inner import GradientDescent, Newton
-from implicit_grad.objectives import SmoothFunction
+from implicit_grad.objectives import Autodiff, SmoothFunction
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.regularized import RegularizedProblem, Stretched
-from implicit_grad.results import Solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,18 +131,29 @@ class Scene:
     def _eigen(self) -> tuple[Array, Array]:
         return np.linalg.eigh(self.H)
 
-    def solve(self, hessian_factor: float, shift: Any, b: Array) -> Array:
-        """Return (cH + diag(shift))⁻¹ b at φ*; NaN where that is singular."""
-        if np.ndim(shift) == 0:
+    def solve(self, factor: Any, shift: Any, b: Array) -> Array:
+        """Return (cH + diag(shift))⁻¹ b at φ*, NaN where that is singular.
+
+        Parameters
+        ----------
+        factor : (...) array
+            c.
+        shift : (..., 1) or (..., d) array
+            One entry stands for all: those solves share one eigendecomposition.
+        b : (d,) array
+        """
+        factor, shift = np.asarray(factor, dtype=float)[..., None], np.asarray(shift, dtype=float)
+        if shift.shape[-1] == 1:
             values, vectors = self._eigen
             with np.errstate(divide="ignore", invalid="ignore"):
-                return vectors @ ((vectors.T @ b) / (hessian_factor * values + shift))
-        return solve(hessian_factor * self.H + np.diag(shift), b)
+                return ((vectors.T @ b) / (factor * values + shift)) @ vectors.T
+        eye = np.eye(self.size)
+        return solve(factor[..., None] * self.H + shift[..., None] * eye, b)
 
     @property
-    def shift(self) -> Any:
-        """Λ as a number where it is one: its solves are cheaper."""
-        return self.lam if self.uniform else self.weights
+    def shift(self) -> Array:
+        """Λ, as a single number where it is one: `(1,)` or `(d,)`."""
+        return np.array([self.lam]) if self.uniform else self.weights
 
     @cached_property
     def right(self) -> Array:
@@ -156,25 +165,88 @@ class Scene:
         """1/M̄ of the regularised train loss: a usual step."""
         return float(GradientDescent(None, 1).alpha(self.problem, self.scale * self.theta))
 
-    def run(self, step_size: float, steps: int, *, proximal: bool = True) -> Solution[Any]:
-        """Return a recorded gradient descent from θ, in the variables of `problem`."""
-        solver = GradientDescent(step_size, steps, record=True, proximal=proximal)
-        return self.once(solver, lambda: solver(self.problem, self.scale * self.theta))
+    def descent(self, step_sizes: Array, steps: int, *, proximal: bool = True) -> Array:
+        """Return θ, φ_1, …, φ_K of gradient descent with J step sizes, in `problem`'s variables: `(K+1, J, d)`."""
 
-    def unrolled(self, step_size: float, counts: tuple[int, ...], *, proximal: bool = True) -> Array:
-        """Return the reverse passes of runs of several lengths: `(len(counts), d)`."""
-        run = self.run(step_size, max(counts), proximal=proximal)
-        return self.scale * UnrolledGradient().at_steps(self.problem, run, counts)[0]
+        def run() -> Array:
+            alpha, theta = step_sizes[:, None], self.scale * self.theta
+            points = np.empty((steps + 1, step_sizes.size, self.size))
+            points[0] = theta
+            for k in range(steps):
+                phi = points[k]
+                pull = self.problem.lam * (phi - theta) if proximal else 0.0
+                points[k + 1] = phi - alpha * (self.problem.inner.gradient(phi) + pull)
+            return points
 
-    def points(self, step_size: float, counts: tuple[int, ...], *, proximal: bool = True) -> Array:
-        """Return φ_K of runs of several lengths: `(len(counts), d)`."""
-        path = self.run(step_size, max(counts), proximal=proximal).path
-        assert path is not None  # it is recorded
-        return path.points[list(counts)] / self.scale
+        return self.once(("descent", step_sizes.tobytes(), steps, proximal), run)
+
+    def unrolled(self, step_sizes: Array, counts: tuple[int, ...], *, proximal: bool = True) -> tuple[Array, Array]:
+        """Return dL_test(φ_K)/dθ with φ_0 = θ, and with φ_0 held constant: two arrays (J, len(counts), d)."""
+
+        def reverse() -> tuple[Array, Array]:
+            points = self.descent(step_sizes, max(counts), proximal=proximal)
+            alpha, lam = step_sizes[:, None], float(self.problem.lam) if proximal else 0.0
+            v = self.problem.outer.gradient(points[list(counts)])
+            held, dense = np.zeros_like(v), self.size <= len(counts)
+            for k in reversed(range(max(counts))):
+                on = [i for i, count in enumerate(counts) if count > k]
+                held[on] += alpha * lam * v[on]
+                if dense:  # fewer products for a matrix than for all counts
+                    Hv = np.einsum("jab,cjb->cja", hessian(self.problem.inner, points[k]), v[on])
+                else:
+                    Hv = self.problem.inner.linearize(points[k]).hvp(v[on])
+                v[on] -= alpha * (Hv + lam * v[on])
+            whole = held + v
+            return self.scale * np.swapaxes(whole, 0, 1), self.scale * np.swapaxes(held, 0, 1)
+
+        return self.once(("unrolled", step_sizes.tobytes(), counts, proximal), reverse)
+
+    def unrolled_at(self, step_sizes: Array, counts: Array, *, proximal: bool = True) -> tuple[Array, Array]:
+        """Return the same for pairs of a step size and a number of steps: two arrays (J, d)."""
+        points = self.descent(step_sizes, int(max(counts)), proximal=proximal)
+        alpha, lam = step_sizes[:, None], float(self.problem.lam) if proximal else 0.0
+        v = self.problem.outer.gradient(points[counts, np.arange(counts.size)])
+        held = np.zeros_like(v)
+        for k in reversed(range(int(max(counts)))):
+            on = np.flatnonzero(counts > k)
+            step = alpha[on]
+            held[on] += step * lam * v[on]
+            v[on] -= step * (self.problem.inner.linearize(points[k, on]).hvp(v[on]) + lam * v[on])
+        return self.scale * (held + v), self.scale * held
+
+    def points_at(self, step_sizes: Array, counts: Array, *, proximal: bool = True) -> Array:
+        """Return φ_K for pairs of a step size and a number of steps: `(J, d)`."""
+        points = self.descent(step_sizes, int(max(counts)), proximal=proximal)
+        return points[counts, np.arange(counts.size)] / self.scale
+
+    @property
+    def loops(self) -> bool:
+        """Whether the train loss takes a batch one by one, so that it is dear."""
+        loss = self.train.loss if isinstance(self.train, Stretched) else self.train
+        return isinstance(loss, Autodiff) and not loss.broadcasts
+
+    def points(self, step_sizes: Array, counts: tuple[int, ...], *, proximal: bool = True) -> Array:
+        """Return φ_K of runs of several lengths: `(J, len(counts), d)`."""
+        points = self.descent(step_sizes, max(counts), proximal=proximal)[list(counts)]
+        return np.swapaxes(points, 0, 1) / self.scale
 
     def implicit_at(self, phi: Array) -> Array:
-        """Return Λ(H + Λ)⁻¹∇L_test with H and ∇L_test at any φ: `(d,)`."""
+        """Return Λ(H + Λ)⁻¹∇L_test with H and ∇L_test at any φ: `(..., d)`."""
         return self.weights * solve(hessian(self.train, phi) + np.diag(self.weights), self.test.gradient(phi))
+
+    def implicit_of(self, factors: Array) -> Array:
+        """Return g of the problems with cΛ in place of Λ: `(J, d)`."""
+        good = np.isfinite(factors) & (factors > 0)
+        found = np.full((factors.size, self.size), np.nan)
+        if good.any():
+            c = factors[good]
+            problem = self.problem.with_lam(c * self.problem.lam)
+            start = np.broadcast_to(self.scale * self.minimum(), (c.size, self.size))
+            phi = Newton(1e-13)(problem, self.scale * self.theta, start=start).value / self.scale
+            weights = c[:, None] * self.weights
+            A = hessian(self.train, phi) + weights[..., None] * np.eye(self.size)
+            found[good] = weights * solve(A, self.test.gradient(phi))
+        return found
 
 
 def problem_of(problem: RegularizedProblem, lam: float) -> BilevelProblem:
@@ -183,18 +255,23 @@ def problem_of(problem: RegularizedProblem, lam: float) -> BilevelProblem:
 
 
 def hessian(loss: SmoothFunction, x: Array) -> Array:
-    """Return the dense Hessian at x: `(d, d)`."""
-    at = loss.linearize(x)
-    matrix = at.hessian() if at.hessian is not None else at.hvp(np.eye(x.size))
-    return 0.5 * (matrix + matrix.T)
+    """Return the dense Hessian at x: `(..., d, d)`."""
+    at, d = loss.linearize(x), x.shape[-1]
+    if at.hessian is not None:
+        matrix = np.broadcast_to(at.hessian(), (*x.shape, d))
+    else:
+        columns = at.hvp(np.broadcast_to(np.eye(d).reshape(d, *(1,) * (x.ndim - 1), d), (d, *x.shape)))
+        matrix = np.moveaxis(columns, 0, -1)
+    return 0.5 * (matrix + np.swapaxes(matrix, -1, -2))
 
 
 def solve(A: Array, b: Array) -> Array:
-    """Return A⁻¹ b, NaN where A is singular."""
+    """Return A⁻¹ b, NaN where A is singular: `(..., d)`."""
+    b = np.broadcast_to(b, A.shape[:-1])
     try:
-        return np.linalg.solve(A, b)
+        return np.linalg.solve(A, b[..., None])[..., 0]
     except np.linalg.LinAlgError:
-        return np.full_like(b, np.nan)
+        return np.full_like(b, np.nan) if A.ndim == 2 else np.array([solve(*each) for each in zip(A, b, strict=True)])
 
 
 def tree_blocks(loss: Any, size: int) -> tuple[int, ...]:
