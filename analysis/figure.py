@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,11 +15,13 @@ import numpy as np
 
 from analysis import claims as ledger
 from analysis import record
+from analysis.cells import cells_of, compute
 from analysis.claims import Claim
 from analysis.statements import Statement, as_rows
 from analysis.study import Study
 from implicit_grad import storage
-from implicit_grad.backend import Backend
+from implicit_grad.backend import Backend, get_backend
+from implicit_grad.engine import Runner
 from implicit_grad.errors import ArgumentError, DataNotFound
 
 SEED = 20191204
@@ -45,6 +46,10 @@ STEMS = (
     "popular_article",
     "time_memory_vs_inner_steps",
     "compute_accuracy_pareto",
+    "cost_vs_condition",
+    "branch_found",
+    "relu_kinks",
+    "training_vs_gradient_error",
 )
 """All figures, in the order in which `all` draws them."""
 
@@ -100,26 +105,26 @@ class Figure:
         progress: Any = None,
         backend: str | Backend | None = None,
         paper: str = "page",
+        runner: Runner | None = None,
+        fresh: bool = False,
     ) -> list[Path]:
         """Run the sweeps (or read their results with `replot`), draw, and return the files written.
 
         `backend` is where the sweeps compute; nothing falls back to the host. `paper` is a key of `plot.PAPERS`.
+        `runner` computes what `out/results` does not hold; with `fresh`, everything.
         """
         from implicit_grad import plot  # matplotlib is slow to load: only once there is something to draw
 
         results = storage.check_writable(out / "results")
-        tables = {}
-        for panel, sweep in self.sweeps(quick, seed).items():
-            path = results / f"{self.stem}.{panel}.nc"
-            if replot:
-                tables[panel] = self._stored(path)
-                continue
-            began = time.perf_counter()
-            tables[panel] = sweep.run(
-                lambda stage, name=panel: progress and progress(f"{name}: {stage}"), backend=backend
-            )
-            record.stamp(tables[panel], seed=seed, quick=quick, seconds=time.perf_counter() - began)
-            storage.save(tables[panel], path)
+        paths = {panel: results / f"{self.stem}.{panel}.nc" for panel in self.sweeps(quick, seed)}
+        if replot:
+            tables = {panel: self._stored(path) for panel, path in paths.items()}
+        else:
+            cells = cells_of(self, quick=quick, seed=seed, backend=get_backend(backend).name)
+            found = compute(cells.values(), results, runner=runner, fresh=fresh, progress=progress)
+            tables = dict(zip(cells, found, strict=True))
+            for panel, table in tables.items():
+                storage.save(table, paths[panel])
         with plot.house_style(plot.PAPERS[paper]):
             files = list(plot.save_figure(self.draw(tables), out / self.stem))
         about = record.about(

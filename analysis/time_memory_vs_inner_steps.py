@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -50,6 +50,7 @@ DASHED = {LONG: (0, (2, 2))}
 class ResourceStudy:
     """Seconds and peak bytes of one meta-gradient, inner solve included; the cells run one after the other."""
 
+    alone: ClassVar[bool] = True
     source: TaskSource
     lam: float
     step_size: float

@@ -33,6 +33,12 @@ class Reproduce:
     """Whose text width and type size the figures shall have."""
     backend: str | None = None
     """Where to compute: numpy or cupy; default: IMPLICIT_GRAD_BACKEND, else numpy."""
+    jobs: int = 1
+    """Processes on this machine, or -1 for one on each core. What measures time or memory runs alone all the same."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler, as tcp://host:8786: compute on its workers, which need the same code."""
+    fresh: bool = False
+    """Compute everything anew. Otherwise a run goes on from the results that an earlier one left."""
     report: bool = False
     """Also write report.html into the folder: figures, claims, verdicts. Exits with 1 if a claim does not hold."""
     ledger: Path | None = None
@@ -41,6 +47,7 @@ class Reproduce:
     def run(self) -> None:
         """Run the command; exit with 1 if a claim that is reported does not hold."""
         from analysis import figure as analysis
+        from analysis.cells import cells_of, compute
         from implicit_grad.backend import get_backend
         from implicit_grad.storage import check_writable
 
@@ -49,10 +56,23 @@ class Reproduce:
         stems = analysis.STEMS if "all" in self.figures else self.figures or analysis.DEFAULT
         chosen = [analysis.figure(stem) for stem in stems]
         check_writable(self.out)
+        if self.ledger is not None:
+            check_writable(self.ledger.parent)
+            if self.ledger.is_dir():
+                raise ArgumentError(f"ledger: expected the path of a file, {self.ledger} is a folder")
         seed = analysis.SEED if self.seed is None else self.seed
         if seed < 0:
             raise ArgumentError(f"seed: expected a whole number >= 0, got {seed}")
+        runner = self._runner()
         with _progress(len(chosen)) as bar:
+            if runner is not None and place is not None:  # the panels of all figures at once
+                cells = [
+                    cell
+                    for each in chosen
+                    for cell in cells_of(each, quick=self.quick, seed=seed, backend=place.name).values()
+                ]
+                folder = check_writable(self.out / "results")
+                compute(cells, folder, runner=runner, fresh=self.fresh, progress=bar.set_description)
             for each in chosen:
                 files = each.reproduce(
                     self.out,
@@ -61,12 +81,23 @@ class Reproduce:
                     replot=self.replot,
                     backend=place,
                     paper=self.paper,
+                    fresh=self.fresh and runner is None,
                     progress=lambda stage, stem=each.stem: bar.set_description(f"{stem}: {stage}"),
                 )
                 bar.update()
                 bar.write("wrote " + " ".join(map(str, files)))
         if self.report or self.ledger is not None:
             self._report([each.stem for each in chosen])
+
+    def _runner(self) -> Any:
+        """Who computes; None for this process."""
+        from implicit_grad.engine import Cluster, Local
+
+        if self.scheduler is None:
+            return None if self.jobs == 1 else Local(self.jobs)
+        if self.jobs != 1:
+            raise ArgumentError(f"jobs: the cluster at {self.scheduler} has workers of its own; leave --jobs out")
+        return Cluster(self.scheduler)
 
     def _report(self, stems: list[str]) -> None:
         from analysis import report
@@ -115,10 +146,10 @@ def main(arguments: list[str] | None = None) -> None:
     except MissingDependency as error:
         sys.exit(f"implicit-grad: {error}")
     except ImplicitGradError as error:
-        print(f"implicit-grad: {error}", file=sys.stderr)
+        print(f"implicit-grad: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("implicit-grad: interrupted; finished sweeps are in the results folder", file=sys.stderr)
+        print("implicit-grad: interrupted; finished panels are kept: run the same command again", file=sys.stderr)
         sys.exit(130)
 
 

@@ -32,6 +32,7 @@ def test_every_figure_is_drawn_stored_and_captioned(tiny, tmp_path, stem, capsys
     assert written == {f"{stem}.pdf", f"{stem}.png", f"{stem}.md", "results"}
     assert {p.name for p in (tmp_path / "results").iterdir()} == {
         f"{stem}.json",
+        "cells",
         *(f"{stem}.{panel}.nc" for panel in ("ridge", "sinusoid", "digits")),
     }
     caption = (tmp_path / f"{stem}.md").read_text(encoding="utf-8")

@@ -101,6 +101,24 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster, serial, tmp_path
         os.kill(victim, 0)
 
 
+def test_a_figure_of_the_command_line_is_the_same_there(cluster, tmp_path, monkeypatch):
+    from analysis import panels
+    from implicit_grad import cli
+    from implicit_grad.tasks import Digits, RandomRidge, Sinusoid
+
+    for name, source in {
+        "ridge": RandomRidge(dim=4, train_samples=5),
+        "sinusoid": Sinusoid(3, 3, (3,)),
+        "digits": Digits(ways=3, shots=2, queries=3),
+    }.items():
+        monkeypatch.setitem(panels.PANELS, name, panels.Panel(name, source, 10.0, 2, 16, (0, 2)))
+    for folder, more in (("here", []), ("there", ["--scheduler", cluster.scheduler_address])):
+        cli.main(["reproduce", "super_efficiency", "--quick", "--out", str(tmp_path / folder), *more])
+    for kind in ("pdf", "png", "md"):
+        here, there = ((tmp_path / folder / f"super_efficiency.{kind}").read_bytes() for folder in ("here", "there"))
+        assert here == there
+
+
 def test_damaged_and_missing_cells_are_made_good(cluster, serial, tmp_path):
     sweep(CELLS[:6], tmp_path)
     store = Store(tmp_path)

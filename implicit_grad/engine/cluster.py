@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import math
 import pickle
 import time
@@ -18,6 +20,8 @@ from implicit_grad.errors import ArgumentError, ClusterError, MissingDependency
 
 AHEAD = 4
 """Cells sent per worker thread: enough that none waits, few enough that the scheduler's memory stays small."""
+CONNECT = 10.0
+"""Seconds to wait for an answer of the scheduler, at most."""
 COUNT_EVERY = 1.0
 """Seconds after which the workers are counted anew."""
 
@@ -66,7 +70,7 @@ class Cluster:
         distributed = _distributed()
         client = None
         try:
-            client = distributed.Client(self.address, timeout=self.timeout, set_as_default=False)
+            client = distributed.Client(self.address, timeout=min(self.timeout, CONNECT), set_as_default=False)
             client.wait_for_workers(1, timeout=self.timeout)
         except (OSError, ValueError, TimeoutError) as error:
             what = "no scheduler answers" if client is None else "the scheduler has no worker"
@@ -149,28 +153,26 @@ class _Flight:
             return keep(self.store, key, made, aside)
 
     def _made(self, future: Any) -> Made:
-        if future.status in ("cancelled", "lost"):
-            raise ClusterError("scheduler: it went away; finished cells are kept: run the same command again")
-        if future.status == "finished":
-            return self._fetched(future)
-        error = future.exception()
-        if type(error).__name__ == "KilledWorker":
-            return Made(None, 0.0, f"its workers died: {error}")
-        if isinstance(error, ImportError | AttributeError | pickle.UnpicklingError):
-            raise ClusterError(f"scheduler: a worker cannot import the cell's code: {error}") from error
-        raise error
-
-    def _fetched(self, future: Any) -> Made:
-        """The result; if its worker has just died, it is computed again meanwhile, as long as there are workers."""
+        """What a cell has become. If the worker that holds it dies now, it is computed again meanwhile."""
         wait = COUNT_EVERY
         while True:
             try:
-                result: Made = future.result(timeout=wait)
+                made: Made = future.result(timeout=wait)
             except TimeoutError:
                 self._count()
                 wait *= 2
+            except (concurrent.futures.CancelledError, asyncio.CancelledError) as error:
+                raise ClusterError(
+                    "scheduler: it went away; finished cells are kept: run the same command again"
+                ) from error
+            except (ImportError, AttributeError, pickle.UnpicklingError) as error:
+                raise ClusterError(f"scheduler: a worker cannot import the cell's code: {error}") from error
+            except Exception as error:
+                if type(error).__name__ != "KilledWorker":
+                    raise
+                return Made(None, 0.0, f"its workers died: {error}")
             else:
-                return result
+                return made
 
 
 def _distributed() -> Any:
