@@ -271,6 +271,16 @@ def test_the_command_exits_with_one_where_a_claim_fails_and_writes_all_the_same(
     assert (tmp_path / "new" / "ledger.md").exists()
 
 
+def test_a_ledger_that_cannot_be_written_is_refused_before_any_sweep(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figures.Figure, "reproduce", lambda *a, **k: pytest.fail("computed first"))
+    (tmp_path / "file").write_text("")
+    for path, words in ((tmp_path / "file" / "ledger.md", "cannot write"), (tmp_path, "is a folder")):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(["reproduce", "super_efficiency", "--out", str(tmp_path / "out"), "--ledger", str(path)])
+        assert exit_.value.code == 2
+        assert words in capsys.readouterr().err
+
+
 def test_drawing_again_keeps_size_seed_machine_and_time(tmp_path, monkeypatch):
     def sweeps(quick, seed):
         return {"ridge": RayStudy(RandomRidge(4, 6), 0.1, (1.0, 0.1, 0.01), 2, seed, Cholesky(), EXACT.inner_solver)}
