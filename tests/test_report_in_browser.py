@@ -1,5 +1,6 @@
 """The report in a real browser: nothing on the console, nothing fetched, readable in light, dark and print."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -84,6 +85,16 @@ def test_nothing_is_on_the_console_and_nothing_is_fetched(browser, pages, name):
     assert page.evaluate("document.images.length") >= 1
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert page.evaluate("document.compatMode") == "CSS1Compat"
+    page.context.close()
+
+
+@pytest.mark.parametrize("name", ["small.html", "committed.html"])
+def test_the_browser_builds_the_tree_that_is_written(browser, pages, name):
+    """A parser that has to repair a page adds, moves or drops elements."""
+    page, _, _ = opened(browser, pages / name)
+    text = (pages / name).read_text(encoding="utf-8")
+    written = re.findall(r"<([a-z][a-z0-9]*)[ >]", text.split("<style>")[0] + "<style>" + text.split("</style>")[1])
+    assert page.evaluate("[...document.querySelectorAll('*')].map(node => node.localName)") == written
     page.context.close()
 
 
