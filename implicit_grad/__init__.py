@@ -113,5 +113,10 @@ from implicit_grad.results import Path as Path
 from implicit_grad.results import Solution as Solution
 from implicit_grad.results import Status as Status
 from implicit_grad.results import describe as describe
+from implicit_grad.verify import Fault as Fault
+from implicit_grad.verify import Report as Report
+from implicit_grad.verify import Verdict as Verdict
+from implicit_grad.verify import assert_meta_gradient as assert_meta_gradient
+from implicit_grad.verify import verify as verify
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Command line: `implicit-grad reproduce [FIGURE … | all]`."""
+"""Command line: `implicit-grad reproduce [FIGURE … | all]`, `implicit-grad verify module:gradient …`."""
 
 from __future__ import annotations
 
@@ -127,6 +127,53 @@ class Fetch:
         print(f"ready: {fetch_omniglot(self.folder)}")
 
 
+@dataclass(frozen=True)
+class Verify:
+    """Is this meta-gradient right? Exit code 0: pass; 1: fail; 2: cannot tell (or bad usage, said on stderr)."""
+
+    problem: str
+    """The problem, as module:name: a BilevelProblem, or a function without arguments that makes one."""
+    candidate: tyro.conf.Positional[str] = ""
+    """The gradient, as module:name: theta -> gradient, or (problem, theta) -> gradient."""
+    command: str = ""
+    """A program that computes the gradient instead: it reads one .npz file and writes another (any language)."""
+    theta: str = ""
+    """Where to compare, as module:name: an array (d,) or (k, d); default: three random draws."""
+    rtol: float | None = None
+    """Relative error that is good enough; default: what rounding explains."""
+    html: Path | None = None
+    """Also write the report to this file."""
+    seed: int = 77
+    """Of random θ."""
+
+    def run(self) -> None:
+        """Run the command."""
+        from implicit_grad.storage import atomic_target, check_writable
+        from implicit_grad.verify import verify
+        from implicit_grad.verify._named import named, named_problem
+
+        if bool(self.candidate) == bool(self.command):
+            raise ArgumentError("candidate: expected either module:name or --command, and not both")
+        if self.html is not None:
+            check_writable(self.html.parent)
+        problem = named_problem(self.problem)
+        candidate = self._program(problem) if self.command else named("candidate", self.candidate)
+        theta = named("theta", self.theta) if self.theta else None
+        report = verify(candidate, problem, theta, rtol=self.rtol, seed=self.seed)
+        print(report)
+        if self.html is not None:
+            with atomic_target(self.html) as temporary:
+                temporary.write_text(report.to_html(), encoding="utf-8")
+        sys.exit(report.verdict.exit_code)
+
+    def _program(self, problem: Any) -> Any:
+        import shlex
+
+        from implicit_grad.verify import command_candidate
+
+        return command_candidate(shlex.split(self.command), problem)
+
+
 def _progress(total: int) -> Any:
     from tqdm import tqdm
 
@@ -136,7 +183,7 @@ def _progress(total: int) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `implicit-grad`: exits with 1 if a reported claim fails, 2 on bad arguments, 130 on Ctrl-C."""
     command = tyro.extras.subcommand_cli_from_dict(
-        {"reproduce": Reproduce, "fetch": Fetch},
+        {"reproduce": Reproduce, "verify": Verify, "fetch": Fetch},
         prog="implicit-grad",
         description="Is this implicit (meta-)gradient right, how wrong is it, and why?",
         args=arguments,
@@ -144,7 +191,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         command.run()
     except MissingDependency as error:
-        sys.exit(f"implicit-grad: {error}")
+        print(f"implicit-grad: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(command, Verify) else 1)  # 1 is a verdict there
     except ImplicitGradError as error:
         print(f"implicit-grad: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         sys.exit(2)

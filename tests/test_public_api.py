@@ -42,7 +42,7 @@ CENTRAL = {
     "describe",
 }
 """Names that others build on: they stay."""
-PLANNED = {"Neumann", "Nystrom", "Report", "agree", "certify", "verify"}
+PLANNED = {"Neumann", "Nystrom", "Report", "Verdict", "agree", "assert_meta_gradient", "certify", "verify"}
 """Further names of the design, skipped as long as they are not there."""
 
 INIT = Path(implicit_grad.__file__)

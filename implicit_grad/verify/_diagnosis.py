@@ -94,7 +94,7 @@ def diagnose(samples: tuple[Sample, ...], elsewhere: tuple[Sample, ...] = ()) ->
     fitter = Fitter(samples)
     fits = [fit for formula in CATALOGUE if (fit := fitter.fit(formula)) is not None]
     found = _decide(fitter, fits, elsewhere)
-    if not found.causes and samples[0].scene.size >= 2:
+    if not found.causes and samples[0].scene.size >= 2 and not samples[0].scene.loops:
         # One more number in front: a mean over tasks for a sum, a lost ½, a learning rate.
         more = [fit for f in CATALOGUE if not f.scaled and (fit := fitter.fit(f, with_factor=True)) is not None]
         scaled = _decide(fitter, [replace(fit, formula=_times_c(fit.formula)) for fit in more], elsewhere)

@@ -15,6 +15,7 @@ _STARTS = 4
 
 _HOPELESS = 0.5
 _ROUNDS = 10
+_PATIENCE = 4
 _SHIFT = 1e-6
 _FINE = np.linspace(-1.0, 1.0, 41)
 
@@ -165,7 +166,8 @@ class Fitter:
         u = np.log([x for _, x in starts])
         first = u.copy()
         best, best_u = np.full(len(starts), np.inf), u.copy()
-        for _ in range(_ROUNDS):
+        at_first = np.inf
+        for turn in range(_ROUNDS):
             r, slope = self._residuals(formula, u, counts, scaled)
             off = np.linalg.norm(r, axis=-1)
             better = off < best
@@ -173,7 +175,9 @@ class Fitter:
             with np.errstate(all="ignore"):
                 step = -np.sum(r * slope, axis=-1) / np.sum(slope * slope, axis=-1)
             step = np.clip(np.where(np.isfinite(step), step, 0.0), -0.7, 0.7)
-            if np.all(np.abs(step) <= 1e-15 * np.abs(u)) or best.min() <= 0.05:
+            at_first = float(best.min()) if turn == 0 else at_first
+            done = np.all(np.abs(step) <= 1e-15 * np.abs(u)) or best.min() <= 0.05
+            if done or (turn == _PATIENCE and best.min() > 0.3 * at_first):
                 break
             u = np.clip(u + step, first - 4.0, first + 4.0)
         return [(i, float(np.exp(x))) for i, x in zip(counts, best_u, strict=True)]

@@ -119,7 +119,7 @@ def quick_answer(scene: Scene) -> RightAnswer:
 def other_minima(right: RightAnswer) -> Iterator[RightAnswer]:
     """∇F at further minima of the inner problem, as other solvers find them from θ."""
     scene, seen = right.scene, [right.scene.phi]
-    for solver in (GradientDescent(None, 3000), Newton(1e-13)):
+    for solver in (GradientDescent(None, 300 if scene.loops else 3000), Newton(1e-13)):
         start = solver(scene.problem, scene.scale * scene.theta).value / scene.scale
         if not np.isfinite(start).all():
             continue
