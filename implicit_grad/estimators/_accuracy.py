@@ -40,6 +40,9 @@ _LOOK_AHEAD = 3
 _SEED = 77
 """Of the directions in which the constants of losses that know none are sampled."""
 
+_PROGRESS = 1e-3
+"""Share of ‖∇G‖ that some inner steps must take away to count as progress."""
+
 _UPHILL = 10
 """A run whose ‖∇G‖ has risen more than so much is taken for lost."""
 
@@ -94,11 +97,12 @@ class _Run:
         self.codes = np.full(shape, Status.CONVERGED.code)
         self.residual = norm(self.problem.stationarity(self.phi, self.theta))
         self.cost += Cost(gradients=1)
-        self.before = np.full(shape, np.inf)
+        self.lowest = np.full(shape, np.inf)
         self.stalled, self.best = np.zeros(shape, dtype=int), np.full(shape, np.inf)
         self.inner: Solution[Any] | None = None
         self.linear: Solution[Any] | None = None
         self.certificate: Certificate | None = None
+        self.saddle = np.zeros(shape, dtype=bool)
         self.rng, self.sampled = np.random.default_rng(_SEED), self.constants
         self.last: Constants | None = None
 
@@ -123,14 +127,14 @@ class _Run:
         self.stop((found.bound <= self.goal) & np.isfinite(found.bound), Status.CONVERGED)
         finite = np.isfinite(self.q).all(axis=-1) & np.isfinite(self.phi).all(axis=-1)
         self.stop(~finite, Status.NONFINITE)
-        better = (found.bound < 0.9 * self.best) | (self.residual < 0.9 * self.before)
-        self.before = self.residual
+        better = (found.bound < 0.9 * self.best) | (self.residual < 0.9 * self.lowest)
+        self.lowest = np.fmin(self.lowest, self.residual)
         self.best, self.stalled = np.fmin(self.best, found.bound), np.where(better, 0, self.stalled + 1)
         # Where rounding alone is more than what is asked for, the rest is brought down to it and no further.
         rounding = (found.rounding_share > self.goal) & np.isfinite(found.bound)
         self.stop(rounding & (found.inner_share + found.linear_share <= found.rounding_share), Status.STAGNATED)
         lost = self.stalled >= _PATIENCE
-        self.stop(lost & ~np.isfinite(found.bound), Status.INDEFINITE)
+        self.stop(lost & ~np.isfinite(found.bound) & (self.saddle | (found.smallest_seen <= 0)), Status.INDEFINITE)
         self.stop(lost, Status.STAGNATED)
 
     def _certified(self, ahead: int) -> Certificate:
@@ -172,20 +176,21 @@ class _Run:
         wanting, share = self.active & self.wants_inner(), self.certificate.inner_share
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = np.where(np.isfinite(share) & (share > 0), 0.9 * _INNER_PART * self.goal / share, 0.0)
-        target, uphill = self.residual * np.maximum(ratio, _ROUND), 0
+        target, lowest, flat = self.residual * np.maximum(ratio, _ROUND), self.residual, 0
         while (pending := wanting & (self.residual > target)).any() and not self.spent():
             run = self._inner(self.chunk)
             self.phi = np.where(pending[..., None], run.value, self.phi)
-            before, after = self.residual, run.residual_norm
-            self.residual = np.where(pending, after, before)
+            self.residual = after = np.where(pending, run.residual_norm, self.residual)
             with np.errstate(invalid="ignore", divide="ignore"):
-                rate = np.log(after / before) / self.chunk
-                needed = np.where(pending & (rate < 0), np.log(target / after) / rate, self.chunk * _GROWTH)
+                rate = np.log(after / lowest) / self.chunk
+                needed = np.where(pending & (rate < 0), np.log(target / after) / rate, self.chunk)
             # Where G is not convex ‖∇G‖ may rise for a while on the way to a minimum; not for ever, and not by much.
-            uphill = 0 if (pending & (after < before)).any() else uphill + 1
-            lost = ~(after < _UPHILL * before)
-            if uphill >= _PATIENCE or (lost | ~pending).all():
+            # With a step size too long it cycles. Slow progress shows in longer chunks.
+            flat = 0 if (pending & (after < (1 - _PROGRESS) * lowest)).any() else flat + 1
+            lost = ~(after < _UPHILL * lowest)
+            if flat >= _PATIENCE or (lost | ~pending).all():
                 break
+            lowest = np.fmin(lowest, after)
             left = np.nanmax(np.where(pending & (after > target), needed, 0))
             self.chunk = int(np.clip(np.ceil(left), 1, _GROWTH * self.chunk))
 
