@@ -6,6 +6,11 @@ from implicit_grad.agreement import Agreement as Agreement
 from implicit_grad.agreement import agree as agree
 from implicit_grad.certificates import Certificate as Certificate
 from implicit_grad.certificates import Constants as Constants
+from implicit_grad.certificates import Convexity as Convexity
+from implicit_grad.certificates import Eigenvalues as Eigenvalues
+from implicit_grad.certificates import Kind as Kind
+from implicit_grad.certificates import RandomLanczos as RandomLanczos
+from implicit_grad.certificates import ShiftedCholesky as ShiftedCholesky
 from implicit_grad.certificates import certify as certify
 from implicit_grad.check import Defect as Defect
 from implicit_grad.check import Finding as Finding
