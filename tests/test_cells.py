@@ -97,18 +97,21 @@ def test_several_processes_give_the_same_bits(tiny, tmp_path):
 def test_the_command_line_hands_the_panels_of_all_figures_to_the_workers(tiny, tmp_path, monkeypatch):
     made = []
 
-    def pretend(jobs):
+    def pretend(where):
         def runner(store, waiting, fresh):
-            made.append((jobs, [job.cell.label for job in waiting]))
+            made.append((where, [job.cell.label for job in waiting]))
             return Serial()(store, waiting, fresh)
 
         return runner
 
     monkeypatch.setattr("implicit_grad.engine.Local", pretend)
+    monkeypatch.setattr("implicit_grad.engine.Cluster", pretend)
     monkeypatch.setattr(figure.Figure, "reproduce", lambda self, out, **options: [])
-    cli.main(["reproduce", STEM, "error_vs_lambda", "--quick", "--jobs", "3", "--out", str(tmp_path)])
-    panels = [f"{stem}: {name}" for stem in (STEM, "error_vs_lambda") for name in ("ridge", "sinusoid", "digits")]
-    assert made == [(3, panels)]
+    for option, value in (("--jobs", 3), ("--scheduler", "tcp://there:1")):
+        out = tmp_path / option
+        cli.main(["reproduce", STEM, "error_vs_lambda", "--quick", option, str(value), "--out", str(out)])
+        panels = [f"{stem}: {name}" for stem in (STEM, "error_vs_lambda") for name in ("ridge", "sinusoid", "digits")]
+        assert made.pop() == (value, panels)
 
 
 def test_size_seed_and_place_name_the_panels(tiny):
