@@ -77,7 +77,8 @@ class SpectrumStudy:
             for j, condition in enumerate(self.conditions):
                 progress(f"{name}, κ = {condition:g}")
                 found[i, j] = self._errors(shape, condition)
-        reached = (found <= GOAL).argmax(axis=2).astype(float)
+        met = found <= GOAL
+        reached = np.where(met.any(axis=2), met.argmax(axis=2), np.nan)
         return dataset(
             self,
             {
