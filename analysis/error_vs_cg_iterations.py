@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from analysis.claims import Claim, at_most, near
@@ -49,7 +48,7 @@ def sweeps(quick: bool, seed: int) -> dict[str, ErrorSweep]:
 
 def draw(tables: Mapping[str, Any]) -> Any:
     """Error over conjugate gradient steps, one line per inner accuracy."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(7.2, 3.4), layout="constrained", squeeze=False)
+    figure, axes = plot.grid(len(tables), height=2.7)
     for column, (name, table) in enumerate(tables.items()):
         ax, table = axes[0, column], table.isel(lam=0)
         counts = np.arange(LONGEST + 1)

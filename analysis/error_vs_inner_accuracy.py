@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from analysis.claims import Claim, at_least, near
@@ -44,7 +43,7 @@ def sweeps(quick: bool, seed: int) -> dict[str, ErrorSweep]:
 
 def draw(tables: Mapping[str, Any]) -> Any:
     """Error over inner steps (top) and over the iterate's distance (bottom)."""
-    figure, axes = plt.subplots(2, len(tables), figsize=(7.2, 5.4), layout="constrained", sharey="col", squeeze=False)
+    figure, axes = plot.grid(len(tables), 2, height=4.8)
     for column, (name, table) in enumerate(tables.items()):
         table = table.isel(lam=0)
         indefinite = (table.margin <= 0).mean("task").values > 0.5
@@ -57,6 +56,7 @@ def draw(tables: Mapping[str, Any]) -> Any:
             plot.band(top, np.maximum(steps, 0.5), errors, label=str(estimator), hollow=indefinite)
             if "plain" not in estimator:  # the plain objective has its own iterates
                 plot.band(bottom, distance, errors, label=str(estimator), hollow=indefinite)
+        bottom.invert_xaxis()
         _theory(top, bottom, table, steps, distance)
         plot.panel_title(bottom, column + len(tables))
         plot.panel_title(
@@ -85,9 +85,10 @@ def _theory(top: Any, bottom: Any, table: Any, steps: Any, distance: Any) -> Non
     if np.isfinite(slope):
         ends = np.array([distance[distance > 0].min(), distance.max()])
         plot.theory_line(bottom, ends, factor * ends**slope, "fit to exact inversion", linestyle="-.")
-        bottom.annotate(
-            f"slope {slope:.2f}", xy=(0.05, 0.28), xycoords="axes fraction", ha="left", fontsize=7, color="0.25"
-        )
+        plot.note(bottom, f"slope {slope:.2f}", 0.05, 0.02)
+        decades = 0.2 * float(np.log10(ends[1] / ends[0]))
+        corner = float(np.sqrt(ends[0] * ends[1]))
+        plot.slope_triangle(bottom, (corner, factor * corner**slope * 10 ** (-2 * decades)), 1, decades=decades)
 
 
 def _axes(top: Any, bottom: Any, steps: Any) -> None:
@@ -99,7 +100,6 @@ def _axes(top: Any, bottom: Any, steps: Any) -> None:
     top.set_xticks([0.5, *ticks], ["0", *map(str, ticks)])
     top.minorticks_off()
     top.set_xlabel("inner gradient steps K")
-    bottom.invert_xaxis()
     bottom.set_xlabel("‖φ$_K$ − φ*‖ / ‖θ − φ*‖")
 
 

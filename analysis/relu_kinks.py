@@ -187,6 +187,8 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
     """The modulus over β; residuals of the network over K; its gradient against smoothed ones over β."""
     figure, axes = plot.grid(3, height=2.5)
     first, second, third = axes[0]
+    for ax in (first, third):
+        ax.invert_xaxis()
     modulus = tables["modulus"]
     plot.plot_errors(modulus, ax=first, x="beta", y="ratio", styles=STYLES)
     plot.theory_line(first, modulus.beta.values, np.ones(modulus.sizes["beta"]), FORMULA, linestyle="-")
@@ -206,8 +208,6 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
     ):
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-    for ax in (first, third):
-        ax.invert_xaxis()
     for column, title in enumerate(("L$_{train}$ = |φ|", "ReLU network 1-20-1", "ReLU network 1-20-1")):
         plot.panel_title(axes[0, column], column, title)
     plot.shared_legend(figure, axes.ravel(), columns=4)
