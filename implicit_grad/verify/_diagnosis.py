@@ -74,6 +74,8 @@ class Diagnosis:
             lines = [head]
             for cause in self.causes:
                 lines += [f"  {cause}", f"    remedy: {cause.remedy}"]
+            if len(self.causes) > 1:
+                lines.append("  another λ or another problem may tell them apart")
             return "\n".join(lines)
         if not self.closest or self.closest[0].residual > _CLOSE:
             return "no formula of the catalogue comes close"

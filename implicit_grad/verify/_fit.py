@@ -82,7 +82,7 @@ class Fit:
         if self.count is not None:
             parts.append(f"{self.formula.symbol} = {self.count}")
         if self.factor is not None:
-            parts.append(f"c = {self.factor:.6g}")
+            parts.append(f"c = {_near_one(self.factor)}")
         return ", ".join(parts)
 
 
@@ -236,3 +236,8 @@ def _distance(candidate: Array, table: Array, scaled: bool) -> Array:
             table = ((table @ candidate) / np.sum(table * table, axis=-1))[..., None] * table
         off = np.linalg.norm(candidate - table, axis=-1)
     return np.where(np.isnan(off), np.inf, off)
+
+
+def _near_one(c: float) -> str:
+    """A factor in digits that tell it from 1."""
+    return f"1 {'+' if c > 1 else '−'} {abs(c - 1):.1e}" if 0 < abs(c - 1) < 1e-4 else f"{c:.6g}"
