@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from oracles import scenes
+from oracles.fifty_digits import MP, meta_gradient
 from oracles.losses import Diagonal
 
 from implicit_grad import (
@@ -17,6 +18,7 @@ from implicit_grad import (
     LeastSquares,
     MissingDependency,
     MultilayerPerceptron,
+    Newton,
     reference,
 )
 from implicit_grad.reference import _arithmetic, _reference
@@ -56,9 +58,20 @@ def test_it_is_the_gradient_of_the_outer_loss(make, lam):
             assert abs(float(slope - found.values[j])) <= 1e-25 * max(1.0, abs(float(slope)))
 
 
+@EVERY_SCENE
+def test_an_oracle_that_shares_no_code_agrees(make):
+    """The tests' own fifty digits: plain sums, and Hessians by differences, wrong near 1e-32."""
+    scene = make(0.37)
+    start = Newton(1e-13)(scene.problem, scene.theta).value  # a network has several minima
+    found = reference(scene.problem, scene.theta, start=start)
+    exact = meta_gradient(*scene.exact, 0.37, scene.theta, start)
+    other = [int(MP.sign(x) * x.man) * Fraction(2) ** x.exp for x in exact]
+    size = _distance(other, [Fraction(0)] * len(other))
+    assert _distance(found.values, other) <= found.radius + 1e-26 * size
+
+
 def _phi(R, problem, theta):
     """φ* in 300 bits, by the enclosure's own proof."""
-    from implicit_grad import Newton
     from implicit_grad.reference._enclosure import enclose
 
     start = Newton(1e-13)(problem, theta).value
