@@ -163,6 +163,15 @@ class TestTorch:
             assert np.linalg.norm(candidate(theta) - exact) <= allowed
         assert torch_candidate(lambda t: torch.func.grad(meta_loss)(t))(theta).dtype == np.float64
 
+    def test_a_function_of_problem_and_theta_is_asked_at_any_lambda(self, torch, rng):
+        problem = ridge(rng, 0.3)
+        candidate = torch_candidate(lambda problem, theta: float(problem.lam) * theta)
+        theta = rng.normal(size=4)
+        assert np.array_equal(candidate(problem, theta), 0.3 * theta)
+        assert np.array_equal(candidate(problem.with_lam(7.0), theta), 7 * theta)
+        assert "lambda" in repr(candidate)
+        assert torch_candidate(lambda theta, steps=3: steps * theta)(theta)[0] == 3 * theta[0]
+
     def test_read_only_and_strided_theta(self, torch, rng):
         theta = rng.normal(size=(4, 6))[:, ::-2]
         theta.flags.writeable = False
@@ -307,25 +316,27 @@ class TestCommand:
         found = command_candidate(program, problem, inputs={"scale": 2})(theta)
         allowed = 64 * EPS * np.linalg.cond(problem.inner.X) ** 2 * np.linalg.norm(exact)
         assert np.linalg.norm(found / 2 - exact) <= allowed
+        again = command_candidate(program, inputs={"scale": 2})(problem, theta)
+        assert np.array_equal(again, found)
 
     def test_the_files_hold_what_the_documentation_says(self, rng):
         problem = ridge(rng, np.array([0.7, 2.0]))
         program = python("np.savez(path, gradient=[len(given.files)], also=1)")
         keys = len({"theta", "lam", "inner_X", "inner_y", "outer_X", "outer_y", "more"})
         assert command_candidate(program, problem, inputs={"more": [1, 2]})(np.ones(4)) == [keys]
-        assert command_candidate(program)(np.ones(4)) == [1]
+        assert command_candidate(program)(None, np.ones(4)) == [1]
 
     def test_trees_are_written_as_vectors(self):
         program = python("np.savez(path, gradient=np.arange(len(given['theta'])))")
-        gradient = command_candidate(program)(TREE)
+        gradient = command_candidate(program)(None, TREE)
         assert np.array_equal(flatten(gradient)[0], np.arange(8))
         assert np.array_equal(gradient["b"], 3)
         with pytest.raises(errors.CommandOutputError, match=r"expected shape \(8,\), got \(2,\)"):
-            command_candidate(python("np.savez(path, gradient=np.ones(2))"))(TREE)
+            command_candidate(python("np.savez(path, gradient=np.ones(2))"))(None, TREE)
 
     def test_single_precision_stays_single(self):
         program = python("np.savez(path, gradient=given['theta'].astype('float32'))")
-        assert command_candidate(program)(np.ones((2, 3))).dtype == np.float32
+        assert command_candidate(program)(None, np.ones((2, 3))).dtype == np.float32
 
     @pytest.mark.parametrize(
         ("code", "error", "message"),
@@ -345,7 +356,7 @@ class TestCommand:
     )
     def test_failures_are_typed_and_show_the_end_of_stderr(self, code, error, message):
         with pytest.raises(error) as caught:
-            command_candidate(python(code))(np.ones(2))
+            command_candidate(python(code))(None, np.ones(2))
         assert type(caught.value) is error
         assert re.search(message, str(caught.value), re.DOTALL)
 
@@ -357,11 +368,11 @@ class TestCommand:
             open(path, "wb").write(data)
         """)
         with pytest.raises(errors.CommandOutputError, match="cannot be used"):
-            command_candidate(program)(np.ones(2))
+            command_candidate(program)(None, np.ones(2))
 
     def test_a_program_that_is_not_there_is_named(self, tmp_path):
         with pytest.raises(errors.CommandError, match="cannot be started"):
-            command_candidate([str(tmp_path / "no_such_program")])(np.ones(2))
+            command_candidate([str(tmp_path / "no_such_program")])(None, np.ones(2))
 
     @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX's")
     def test_a_timeout_stops_the_program_and_its_children(self, tmp_path):
@@ -375,7 +386,7 @@ class TestCommand:
         """)
         before = time.monotonic()
         with pytest.raises(errors.CommandTimeout, match=r"did not end in 1\.5 s[^\0]*still at it") as caught:
-            command_candidate(program, timeout=1.5)(np.ones(2))
+            command_candidate(program, timeout=1.5)(None, np.ones(2))
         assert isinstance(caught.value, TimeoutError)
         assert time.monotonic() - before < 30
         child = int(note.read_text())
@@ -387,12 +398,12 @@ class TestCommand:
     def test_nothing_is_left_behind(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TMPDIR", str(tmp_path))
         monkeypatch.setattr("tempfile.tempdir", None)
-        command_candidate(python("np.savez(path, gradient=1.0)"))(np.ones(()))
+        command_candidate(python("np.savez(path, gradient=1.0)"))(None, np.ones(()))
         with pytest.raises(errors.CommandError):
-            command_candidate(python("sys.exit(1)"))(np.ones(2))
+            command_candidate(python("sys.exit(1)"))(None, np.ones(2))
         assert not list(tmp_path.iterdir())
 
-    def test_arguments_are_checked(self):
+    def test_arguments_are_checked(self, rng):
         for argv in ("julia meta.jl", [], [1], None):
             with pytest.raises(errors.ArgumentTypeError, match="argv: expected a list"):
                 command_candidate(argv)
@@ -400,6 +411,8 @@ class TestCommand:
             command_candidate(["x"], timeout=0.0)
         with pytest.raises(errors.ArgumentError, match="inputs: the name 'theta' is taken"):
             command_candidate(["x"], inputs={"theta": 1.0})
+        with pytest.raises(errors.ArgumentError, match="inputs: the name 'lam' is taken"):
+            command_candidate(["x"], inputs={"lam": 1.0})(ridge(rng, 0.3), np.ones(4))
         with pytest.raises(errors.ArgumentTypeError, match="expected numbers"):
             command_candidate(["x"], inputs={"name": "ridge"})
 

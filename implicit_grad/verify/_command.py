@@ -115,6 +115,25 @@ class CommandGradient:
             raise
 
 
+@dataclass(frozen=True, eq=False)
+class CommandProblemGradient:
+    """A program as a callable `(problem, theta) → gradient`: it can be asked at other λ, which tells causes apart.
+
+    Attributes
+    ----------
+    argv, inputs, timeout
+        As for `CommandGradient`.
+    """
+
+    argv: tuple[str, ...]
+    inputs: Mapping[str, Array] = field(repr=False)
+    timeout: float = 60.0
+
+    def __call__(self, problem: Any, theta: Any) -> Any:
+        """Run the program once on a problem, and return the gradient it wrote."""
+        return CommandGradient(self.argv, _together(_offered(problem), self.inputs), self.timeout)(theta)
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End the program, and on POSIX all that it started."""
     with contextlib.suppress(ProcessLookupError):
@@ -154,8 +173,8 @@ def _gradient(path: Path, name: str, log: Path) -> Array:
 
 def command_candidate(
     argv: Sequence[str], problem: Any = None, *, inputs: Mapping[str, Any] | None = None, timeout: float = 60.0
-) -> CommandGradient:
-    """Return a program in any language as a callable θ → gradient, for `verify` and `assert_meta_gradient`.
+) -> CommandGradient | CommandProblemGradient:
+    """Return a program in any language as a callable (problem, θ) → gradient, for `verify`.
 
     The program is called with two more arguments, the paths of two .npz files (zip files of .npy arrays, without
     compression and without pickles): the first is there to be read, the second is to be written.
@@ -164,7 +183,7 @@ def command_candidate(
     read                  what it is
     ====================  ==========================================================================
     `theta`               the point, (..., d)
-    `lam`                 λ, with `problem`
+    `lam`                 λ
     `inner_X`, `inner_y`  data of the train loss, where it has such; `inner_labels` for classes
     `outer_X`, `outer_y`  data of the test loss, likewise
     …                     whatever `inputs` holds
@@ -178,7 +197,7 @@ def command_candidate(
     argv : sequence of str
         Program and arguments: `["julia", "meta.jl"]`.
     problem : BilevelProblem, optional
-        Whose λ and data are written to the first file.
+        Makes it a callable θ → gradient of this problem.
     inputs : dict of arrays, optional
         More to write.
     timeout : float
@@ -186,7 +205,7 @@ def command_candidate(
 
     Returns
     -------
-    CommandGradient
+    CommandGradient or CommandProblemGradient
 
     Raises
     ------
@@ -196,21 +215,32 @@ def command_candidate(
     Examples
     --------
     >>> import sys
-    >>> program = "import sys, numpy as np; np.savez(sys.argv[2], gradient=2 * np.load(sys.argv[1])['theta'])"
-    >>> command_candidate([sys.executable, "-c", program])(np.array([1.0, 2.0]))
-    array([2., 4.])
+    >>> from implicit_grad import BilevelProblem, LeastSquares
+    >>> problem = BilevelProblem(LeastSquares(np.eye(2), np.ones(2)), LeastSquares(np.eye(2), np.ones(2)), lam=0.5)
+    >>> program = "import sys, numpy as np; f = np.load(sys.argv[1])"
+    >>> program += "; np.savez(sys.argv[2], gradient=f['lam'] * f['theta'])"
+    >>> command_candidate([sys.executable, "-c", program])(problem, np.array([1.0, 2.0]))
+    array([0.5, 1. ])
     """
     if isinstance(argv, str | bytes) or not argv or not all(isinstance(each, str) for each in argv):
         raise ArgumentTypeError(f"argv: expected a list of strings such as shlex.split(command), got {argv!r}")
-    given = _offered(problem)
+    more = {}
     for name, value in (inputs or {}).items():
-        if name == "theta" or name in given:
-            raise ArgumentError(f"inputs: the name {name!r} is taken")
         array = np.asarray(value)
         if array.dtype.kind not in "fiub":
             raise ArgumentTypeError(f"inputs[{name!r}]: expected numbers, got dtype {array.dtype}")
-        given[name] = array
-    return CommandGradient(tuple(argv), given, border.positive_float("timeout", timeout))
+        more[name] = array
+    seconds = border.positive_float("timeout", timeout)
+    if problem is None:
+        return CommandProblemGradient(tuple(argv), _together({}, more), seconds)
+    return CommandGradient(tuple(argv), _together(_offered(problem), more), seconds)
+
+
+def _together(given: dict[str, Array], more: Mapping[str, Array]) -> dict[str, Array]:
+    for name in more:
+        if name == "theta" or name in given:
+            raise ArgumentError(f"inputs: the name {name!r} is taken")
+    return {**given, **more}
 
 
 def _offered(problem: Any) -> dict[str, Array]:

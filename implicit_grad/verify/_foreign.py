@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,49 @@ class ForeignGradient:
             if not np.array_equal(received(name, theirs), before, equal_nan=True):
                 raise CandidateError(f"{name}: the candidate writes into its argument; let it work on a clone")
         return gradient
+
+
+@dataclass(frozen=True, eq=False)
+class ForeignProblemGradient:
+    """The same for a function `(problem, theta) → gradient`: it can be asked at other λ, which tells causes apart.
+
+    Attributes
+    ----------
+    f, library, send, like
+        As for `ForeignGradient`; the problem goes to f as it is.
+    """
+
+    f: Callable[[Any, Any], Any]
+    library: str
+    send: Send
+    like: Any = None
+
+    def __post_init__(self) -> None:
+        self._at(None)
+
+    def __repr__(self) -> str:
+        return repr(self._at(None))
+
+    def __call__(self, problem: Any, theta: Any) -> Any:
+        """Return the gradient of a problem at θ."""
+        return self._at(problem)(theta)
+
+    def _at(self, problem: Any) -> ForeignGradient:
+        at = partial(self.f, problem)
+        update_wrapper(at, self.f)
+        return ForeignGradient(at, self.library, self.send, self.like)
+
+
+def _candidate(f: Any, library: str, send: Send, like: Any) -> ForeignGradient | ForeignProblemGradient:
+    """Tell by the signature what f takes."""
+    border.strategy("f", f, "a function from theta to its gradient")
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()  # type: ignore[assignment]
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = sum(each.kind in kinds and each.default is each.empty for each in parameters)
+    return (ForeignProblemGradient if required == 2 else ForeignGradient)(f, library, send, like)
 
 
 def _mapped(tree: Any, name: str, act: Callable[[str, Any], Any]) -> Any:
@@ -187,15 +232,16 @@ def _imported(library: str, install: str) -> Any:
 
 
 def torch_candidate(
-    f: Callable[[Any], Any], *, dtype: Any = None, requires_grad: bool = True, like: Any = None
-) -> ForeignGradient:
+    f: Callable[..., Any], *, dtype: Any = None, requires_grad: bool = True, like: Any = None
+) -> ForeignGradient | ForeignProblemGradient:
     """Return a PyTorch meta-gradient as a NumPy callable, for `verify` and `assert_meta_gradient`.
 
     Parameters
     ----------
     f : callable
         θ → gradient: a CPU tensor, or a tree of them, in; the same out. What it returns may require gradients, live
-        on a device and have any strides.
+        on a device and have any strides. With two required arguments it takes (problem, θ): read `problem.lam`, and
+        `verify` can ask it at another λ.
     dtype : torch.dtype or str, optional
         θ is cast to it. The default is θ's own, float64 as a rule: PyTorch's own default, float32, has to be asked
         for, and the answer is judged at the precision that it has.
@@ -207,8 +253,8 @@ def torch_candidate(
 
     Returns
     -------
-    ForeignGradient
-        θ → gradient in NumPy arrays.
+    ForeignGradient or ForeignProblemGradient
+        θ → gradient, or (problem, θ) → gradient, in NumPy arrays.
 
     Raises
     ------
@@ -232,16 +278,19 @@ def torch_candidate(
         tensor = tensor if wanted is None else tensor.to(wanted)
         return tensor.requires_grad_(requires_grad)
 
-    return ForeignGradient(f, "torch", send, like)
+    return _candidate(f, "torch", send, like)
 
 
-def jax_candidate(f: Callable[[Any], Any], *, dtype: Any = None, like: Any = None) -> ForeignGradient:
+def jax_candidate(
+    f: Callable[..., Any], *, dtype: Any = None, like: Any = None
+) -> ForeignGradient | ForeignProblemGradient:
     """Return a JAX meta-gradient as a NumPy callable, for `verify` and `assert_meta_gradient`.
 
     Parameters
     ----------
     f : callable
-        θ → gradient: a JAX array, or a tree of them, in; the same out. It may be jitted.
+        θ → gradient: a JAX array, or a tree of them, in; the same out. It may be jitted. With two required arguments
+        it takes (problem, θ), as in `torch_candidate`.
     dtype : data type, optional
         θ is cast to it. The default is the widest that JAX is set to: float32 unless
         `jax.config.update("jax_enable_x64", True)` was called. The answer is judged at the precision that it has.
@@ -250,8 +299,8 @@ def jax_candidate(f: Callable[[Any], Any], *, dtype: Any = None, like: Any = Non
 
     Returns
     -------
-    ForeignGradient
-        θ → gradient in NumPy arrays.
+    ForeignGradient or ForeignProblemGradient
+        θ → gradient, or (problem, θ) → gradient, in NumPy arrays.
 
     Raises
     ------
@@ -277,4 +326,4 @@ def jax_candidate(f: Callable[[Any], Any], *, dtype: Any = None, like: Any = Non
             )
         return theirs
 
-    return ForeignGradient(f, "jax", send, like)
+    return _candidate(f, "jax", send, like)
