@@ -111,14 +111,17 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
         ax = axes[0, column]
         plot.plot_errors(table, ax=ax, x="distance", y="jacobian_error", styles=STYLES)
         distance = table.distance.median("task").values
+        ax.invert_xaxis()
         if float(table.bound.max()) > 0:
-            plot.theory_line(ax, distance, table.bound.median("task").values, "Blondel's bound ρλδ/μ²")
+            bound = table.bound.median("task").values
+            plot.theory_line(ax, distance, bound, "Blondel's bound ρλδ/μ²")
+            middle = len(distance) // 2
+            plot.slope_triangle(ax, (float(distance[middle]), 30 * float(bound[middle])), 1, decades=-1)
         else:
             closed = table.closed_form.median("task").values
             plot.theory_line(ax, distance, closed, "closed form ‖(I−αA)ᴷ(I−J*)‖", linestyle="-.")
         plot.floor_line(ax, EPS * float(table.condition.median()), "rounding, eps·κ")
         ax.set_ylim(bottom=4e-18)  # an error of 0 is drawn at 1e-17
-        ax.invert_xaxis()
         ax.set_xlabel("iterate error δ = ‖φ$_K$ − φ*‖")
         plot.panel_title(ax, column, titles[name])
     axes[0, 0].set_ylabel("Jacobian error ‖J − J*‖₂")

@@ -100,19 +100,18 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
         ax = axes[0, column]
         plot.plot_errors(table, ax=ax, x="delta", styles=STYLES)
         plot.floor_line(ax, EPS * float(table.condition.median()), "rounding, eps·κ")
-        for estimator, linestyle, place in (
-            (IMPLICIT, (0, (4, 2)), (0.6, 0.72)),
-            (CORRECTED, "-.", (0.1, 0.3)),
+        ax.invert_xaxis()
+        # Beside the lines: right of the upper one, left of the lower one.
+        for estimator, linestyle, corner, width in (
+            (IMPLICIT, (0, (4, 2)), (1e-11, 1e-6), 3.0),
+            (CORRECTED, "-.", (1e-1, 1e-9), -2.0),
         ):
             slope, factor = _slope(table, estimator)
             if np.isfinite(slope):
                 ends = np.geomspace(max(1e-13, (1e-17 / factor) ** (1 / slope)), 1, 50)
                 plot.theory_line(ax, ends, factor * ends**slope, f"fit, {estimator}", linestyle=linestyle)
-                ax.text(
-                    *place, f"slope {slope:.2f}", transform=ax.transAxes, color=STYLES[estimator].color, fontsize=7
-                )
+                plot.slope_triangle(ax, corner, round(slope, 2), decades=width)
         ax.set_ylim(1e-17, 10)
-        ax.invert_xaxis()
         ax.set_xlabel("inner error δ = ‖φ − φ*‖ / ‖θ − φ*‖")
         plot.panel_title(ax, column, PANELS[name].title.replace("digits 5-way 5-shot", "digits"))
     axes[0, 0].set_ylabel("relative error of the meta-gradient")
