@@ -10,8 +10,11 @@ export MPLBACKEND ?= Agg
 # Compared with by `make bench`; `make bench BENCH="--quick --jobs a b"` for a look.
 PEERS  := jax jaxopt optimistix lineax torch torchopt
 BENCH  ?=
+# Verified by `make peers`; `make peers VERIFY="--libraries torchopt --families ridge"` for some rows of the table.
+VERIFIED := $(PEERS) higher
+VERIFY   ?=
 
-.PHONY: setup figures report ledger test test-gpu mutants bench profile certificates faults check lint types clean
+.PHONY: setup figures report ledger test test-gpu mutants bench peers profile certificates faults check lint types clean
 .DEFAULT_GOAL := figures
 
 setup: $(STAMP)
@@ -54,6 +57,15 @@ bench: setup
 # Where the time goes, and other ways to write the loop; writes benchmarks/PROFILE.md.
 profile: setup
 	$(BIN)/python -m benchmarks.profile
+
+# Their meta-gradients under `verify`; writes docs/peers.md. One that cannot be installed or imported is named there.
+peers: setup
+	@for peer in $(VERIFIED); do \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint benchmarks/constraints.txt $$peer \
+	    || echo "peers: $$peer could not be installed and is left out"; \
+	done
+	$(BIN)/python -m benchmarks.peers $(VERIFY)
+	IMPLICIT_GRAD_PEERS=1 $(BIN)/python -m pytest tests/test_peers.py tests/test_verify_foreign.py
 
 # Every error bar against its reference; exits with 1 if one is crossed. Writes docs/certificates.md.
 certificates: setup
