@@ -43,9 +43,9 @@ STYLES = {
     CONSTANT: plot.Style("#D55E00", "X"),
     DECAYING: plot.Style("#0072B2", "D"),
     WHOLE: plot.Style("#000000", "s"),
-    OWN: plot.Style("#0072B2", "D"),
-    OTHER: plot.Style("#D55E00", "X"),
-    DIFFERENCES: plot.Style("#009E73", "^"),
+    OWN: plot.Style("#009E73", "^"),
+    OTHER: plot.Style("#E69F00", "o"),
+    DIFFERENCES: plot.Style("#CC79A7", "P"),
 }
 APART = 1e-6
 """Minima nearer than this, relative to ‖θ − φ*‖, are one."""

@@ -40,7 +40,7 @@ STEM = "relu_kinks"
 TRUE, FORMULA = "smoothed, tends to the truth", "formula at the kink"
 INSIDE, KINK = "minimum inside a region", "minimum at a kink"
 STYLES = {
-    TRUE: plot.Style("#0072B2", "D"),
+    TRUE: plot.Style("#009E73", "^"),
     INSIDE: plot.Style("#0072B2", "D"),
     KINK: plot.Style("#D55E00", "X"),
 }
