@@ -1,12 +1,13 @@
 """The README's tables are what the methods say of themselves."""
 
 import dataclasses
+import doctest
 from pathlib import Path
 
 import pytest
 
 import implicit_grad
-from implicit_grad import ArgumentError, catalogue, estimators, inner, linear
+from implicit_grad import ArgumentError, catalogue, estimators, implicit, inner, linear
 from implicit_grad.results import Card
 
 README = Path(__file__).parents[1] / "README.md"
@@ -37,6 +38,14 @@ def test_every_exported_strategy_has_a_card(module):
     for name, card in catalogue.methods(module).items():
         assert all(getattr(card, field.name) for field in dataclasses.fields(card)), name
         assert hasattr(implicit_grad, name), f"{name} is not importable from implicit_grad"
+
+
+def test_a_doctest_shows_the_general_map():
+    """On a problem that is not iMAML's, in the README and in the module; pytest runs both."""
+    for text in (README.read_text(encoding="utf-8"), implicit.__doc__):
+        shown = [example.source for example in doctest.DocTestParser().get_examples(text)]
+        assert any("ImplicitFunction(" in source for source in shown)
+        assert any("AutodiffMap(F)" in source for source in shown)
 
 
 def test_unknown_tables_are_named():
