@@ -1,5 +1,6 @@
 """The folder of a sweep: whole files or none, damage set aside, locks that end with their holder."""
 
+import io
 import json
 import os
 import subprocess
@@ -85,9 +86,12 @@ def test_a_folder_without_permission_is_refused():
 
 def test_no_room_is_noticed_at_the_start(tmp_path, monkeypatch):
     """The real thing, a small disk, is in test_engine_faults."""
-    monkeypatch.setattr(
-        "implicit_grad.engine.store.os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "full"))
-    )
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "full")
+
+    monkeypatch.setattr("implicit_grad.engine.store.tempfile.TemporaryFile", lambda dir: Full())
     with pytest.raises(StorageError, match=r"full; nothing was computed"):
         Store(tmp_path).open()
 

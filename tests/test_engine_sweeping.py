@@ -187,14 +187,16 @@ def test_what_another_holds_is_waited_for(tmp_path, runs):
     assert runs() == list(range(10))
 
 
-class TestLocal:
-    @pytest.fixture(autouse=True, scope="class")
-    def _fresh_workers(self):
-        """Workers of an earlier test, or this process, may remember sources that were edited since."""
-        loky = pytest.importorskip("joblib.externals.loky", reason="the extra `sweep` is not installed")
-        loky.get_reusable_executor().shutdown(wait=True)
-        source_digest.cache_clear()
+@pytest.fixture(scope="module")
+def fresh_workers():
+    """Workers of an earlier test, or this process, may remember sources that were edited since."""
+    loky = pytest.importorskip("joblib.externals.loky", reason="the extra `sweep` is not installed")
+    loky.get_reusable_executor().shutdown(wait=True)
+    source_digest.cache_clear()
 
+
+@pytest.mark.usefixtures("fresh_workers")
+class TestLocal:
     @pytest.fixture
     def deadly(self, tmp_path, monkeypatch):
         """Return a folder of names of cells that kill their worker; workers keep the environment of their birth."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +47,6 @@ class Store:
         folder = storage.check_writable(self.folder / CELLS)
         with _complaint(folder, "nothing was computed"), tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(_ROOM))
-            probe.flush()
-            os.fsync(probe.fileno())
         return self
 
     def path(self, key: str) -> Path:

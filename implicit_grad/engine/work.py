@@ -83,13 +83,13 @@ def make(job: Job) -> Made:
             f"install the same code on every worker, and do not edit it while a sweep runs"
         )
     with _ONE_AT_A_TIME, _blas().limit(limits=THREADS):
-        began = time.perf_counter()
+        began, seconds = time.perf_counter(), 0.0
         try:
-            data = container.pack(job.cell.function(**job.cell.config), job.key, job.identity)
+            content = job.cell.function(**job.cell.config)
+            seconds = time.perf_counter() - began
+            return Made(container.pack(content, job.key, job.identity), seconds)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            return Made(None, time.perf_counter() - began, reason, traceback.format_exc())
-        return Made(data, time.perf_counter() - began)
+            return Made(None, seconds, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
 def fulfil(store: Store, job: Job, fresh: bool) -> Outcome:
