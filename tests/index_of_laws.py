@@ -1,4 +1,4 @@
-"""Laws 1 to 58 of the project's reference notes, and the tests that hold our code to each.
+"""Laws 1 to 58 and 64 to 69 of the project's reference notes, and the tests that hold our code to each.
 
 `test_indices.py` checks that none is missing and that every test named here is collected.
 """
@@ -262,6 +262,32 @@ LAWS: dict[int, tuple[str, ...]] = {
     58: (
         "properties/test_laws_hvp.py::test_law_58_additive",
         "properties/test_laws_hvp.py::test_law_58_homogeneous",
+    ),
+    # an error bar is no shorter than the error
+    64: (
+        "properties/test_laws_certificates.py::test_law_64_65_bounds_hold",
+        "test_certificates.py::test_rigorous_bounds_are_never_crossed",
+    ),
+    # an enclosure encloses
+    65: ("properties/test_laws_certificates.py::test_law_64_65_bounds_hold",),
+    # down to rounding, linearly
+    66: ("properties/test_laws_certificates.py::test_law_66_linear_down_to_rounding",),
+    # scales with the test loss; the same for the same problem in other words
+    67: (
+        "properties/test_laws_certificates.py::test_law_67_scales",
+        "properties/test_laws_certificates.py::test_law_67_invariances",
+    ),
+    # constants too small are crossed
+    68: (
+        "properties/test_laws_certificates.py::test_law_68_wrong_constants_are_crossed",
+        "test_certificates.py::test_smaller_constants_are_crossed",
+        "test_certificates_audit.py::test_wrong_constants_are_seen",
+    ),
+    # Ritz values lie inside the spectrum
+    69: (
+        "properties/test_laws_linear.py::test_law_69_ritz_values",
+        "properties/test_laws_linear_methods.py::test_law_69_ritz_values",
+        "test_certificates_curvature.py::test_a_ritz_value_is_no_lower_bound",
     ),
 }
 

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 
 def test_no_law_is_missing():
-    assert sorted(laws.LAWS) == list(range(1, 59))
+    assert sorted(laws.LAWS) == [*range(1, 59), *range(64, 70)]
     assert all(laws.LAWS.values())
     # Each is stated over drawn problems, not on one example only.
     for number, tests in laws.LAWS.items():

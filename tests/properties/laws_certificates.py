@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import autograd.numpy as anp
@@ -21,9 +22,9 @@ from implicit_grad import (
     Newton,
 )
 from implicit_grad.testing.comparisons import at_most, same
-from implicit_grad.testing.matrices import UNIT
-from implicit_grad.testing.problems import RidgeSpec, SoftmaxSpec
-from implicit_grad.testing.transforms import Combination, Diagonal
+from implicit_grad.testing.matrices import UNIT, orthogonal
+from implicit_grad.testing.problems import Case, RidgeSpec, SoftmaxSpec
+from implicit_grad.testing.transforms import Combination, Diagonal, Turned
 
 norm = np.linalg.norm
 Spec = RidgeSpec | SoftmaxSpec
@@ -84,6 +85,56 @@ def check_scaling(certify: Any, spec: Spec) -> None:
         for name in ("bound", "inner_share", "linear_share"):
             expected = test * getattr(plain, name)
             same(getattr(found, name), expected, 64 * case.size * UNIT * test * plain.bound, f"law 67: {name}")
+
+
+def check_invariance(certify: Any, spec: Spec) -> None:
+    """Law 67: what leaves g or turns it (laws 42 to 46) leaves the bound and its shares."""
+    case = spec.build()
+    phi = GradientDescent(None, 3)(case.problem, case.theta).value
+    g = ImplicitGradient(CG(2))(case.problem, case.theta, at(phi)).gradient
+    bar = partial(certify, constants=own_constants(case), gradient_steps=0)
+    plain = bar(case.problem, case.theta, g, phi)
+    for name, (other, turn, shift) in same_problems(case, spec).items():
+        problem, first = other if isinstance(other, BilevelProblem) else other.problem, plain
+        if name == "turned":  # which hides what the losses know of themselves
+            same_axes = (Turned(f, np.eye(case.size)) for f in (case.problem.inner, case.problem.outer))
+            first = bar(BilevelProblem(*same_axes, case.lam), case.theta, g, phi)
+        found = bar(problem, turn(case.theta) + shift, turn(g), turn(phi) + shift)
+        noise = 64 * case.size * UNIT * case.kappa * first.bound + first.rounding_share + found.rounding_share
+        noise += case.tol_exact() + 2 * case.tol_g(phi)
+        if name == "translated":  # its terms are longer, and rounded as what they are
+            noise += other.tol_exact() + 2 * other.tol_g(phi + shift)
+        same(found.bound, first.bound, noise, f"law 67: bound, {name}")
+        same(found.inner_share, first.inner_share, noise, f"law 67: inner share, {name}")
+
+
+def same_problems(case: Case, spec: Spec) -> dict[str, tuple[BilevelProblem | Case, Any, Any]]:
+    """The same problem in other words, with how that turns θ, φ and g, and shifts θ and φ."""
+    X, y, X_test, y_test, theta = spec.data()
+    rng = np.random.default_rng([spec.seed, 67])
+    Q, i, c = orthogonal(rng, case.size), rng.permutation(len(y)), rng.standard_normal(case.size)
+    c *= norm(theta) / norm(c)
+    turned = BilevelProblem(Turned(case.problem.inner, Q), Turned(case.problem.outer, Q), case.lam)
+    twice = spec.case(*(np.concatenate([each, each]) for each in (X, y, X_test, y_test)), theta).problem
+    found = {
+        "turned": (turned, lambda v: v @ Q, 0.0),
+        "samples in another order": (spec.case(X[i], y[i], X_test, y_test, theta).problem, _stay, 0.0),
+        "every sample twice": (twice, _stay, 0.0),
+    }
+    if isinstance(spec, RidgeSpec):
+        found["translated"] = spec.case(X, y + X @ c, X_test, y_test + X_test @ c, theta + c), _stay, c
+        return found
+    shift = np.repeat(c[: spec.features], spec.classes)
+    found["logits shifted"] = case.problem, _stay, shift
+    new = rng.permutation(spec.classes)
+    columns = np.argsort(new)
+    renamed = spec.case(X, new[y], X_test, new[y_test], theta).problem
+    found["classes renamed"] = renamed, lambda v: v.reshape(-1, spec.classes)[:, columns].reshape(-1), 0.0
+    return found
+
+
+def _stay(v: Any) -> Any:
+    return v
 
 
 SHRUNK = 1.1

@@ -44,6 +44,13 @@ def test_law_67_scales(steps, spec):
     laws.check_scaling(partial(certify, gradient_steps=steps), spec)
 
 
+@EXAMPLES
+@with_edges(*CONVEX_EDGES)
+@given(spec=convex_specs())
+def test_law_67_invariances(spec):
+    laws.check_invariance(certify, spec)
+
+
 @pytest.mark.parametrize("seed", range(21, 27))
 def test_law_68_wrong_constants_are_crossed(seed):
     laws.check_power(certify, seed)
@@ -86,6 +93,7 @@ MUTANTS = [
     (laws.check_floor, altered(bound=lambda c: c.bound + 1e-3 * np.linalg.norm(c.gradient)), "never falls"),
     (laws.check_floor, altered(bound=lambda c: c.bound + c.bound**0.5), "falls like a root"),
     (laws.check_scaling, altered(bound=lambda c: c.bound**2), "squares"),
+    (laws.check_invariance, altered(bound=lambda c: c.bound * (1 + abs(c.gradient[..., 0]))), "looks at one entry"),
     (laws.check_scaling, altered(linear_share=lambda c: c.linear_share / np.linalg.norm(c.gradient)), "relative"),
 ]
 
