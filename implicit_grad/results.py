@@ -27,7 +27,7 @@ class Status(Enum):
     MAX_STEPS = "the step limit came before the tolerance; raise max_steps or loosen rtol"
     INDEFINITE = "H + λI is not positive definite here: φ is no strict minimum; raise λ or solve further"
     STAGNATED = "no further progress is possible in this precision, and the tolerance is not met"
-    DIVERGED = "the iterates grow without bound; lower the step size"
+    DIVERGED = "the iterates grow without bound; lower the step size, or leave it to the solver (None)"
     NONFINITE = "NaN or infinity appeared; check the data, the loss and the scale of λ"
     # New members come last: tables store positions.
     ILL_CONDITIONED = "κ > 1/√eps: more than half of the digits may be wrong; raise λ, or use float64 for float32"
@@ -225,6 +225,8 @@ class Solution(Generic[SolverT]):
         (a Rayleigh quotient). Never a certificate.
     condition : (...) array or None
         Condition number κ, or an estimate of it, of what the solver factored: A, or the small matrix of `Woodbury`.
+    safe_step_size : (...) array or None
+        1/M̄ after a descent that diverged, where the loss knows a bound of its curvature.
     """
 
     value: Array
@@ -236,6 +238,7 @@ class Solution(Generic[SolverT]):
     cost: Cost = field(default_factory=Cost)
     smallest_eigenvalue: Array | None = None
     condition: Array | None = None
+    safe_step_size: Array | None = None
 
     @property
     def ok(self) -> Any:
@@ -261,6 +264,8 @@ class Solution(Generic[SolverT]):
         if status is Status.INDEFINITE and self.smallest_eigenvalue is not None:
             smallest = float(to_numpy(self.smallest_eigenvalue)[index])
             raise IndefiniteError(f"{message}; smallest eigenvalue of H + λI seen: {smallest:.6g}", self)
+        if status is Status.DIVERGED and self.safe_step_size is not None:
+            message = f"{message}; a step of 1/M̄ = {float(to_numpy(self.safe_step_size)[index]):.3g} cannot diverge"
         if status is Status.ILL_CONDITIONED and self.condition is not None:
             message = f"{message}; κ is about {float(to_numpy(self.condition)[index]):.1e}"
         error = IndefiniteError if status is Status.INDEFINITE else ConvergenceError

@@ -94,7 +94,6 @@ BAD_INPUT: dict[int, tuple[str, ...]] = {
 
 # What a row asks for and no solver here can do, with the reason.
 NOT_MET: dict[int, str] = {
-    8: "no step size is suggested beyond the default, None: 1/M̄ from the loss or a Lanczos run",
     12: "known bounds of λ_max are upper ones: a step beyond 2/bound may converge; divergence is told, not forbidden",
     19: "κ is in `Solution.condition`; the rank of H is not reported, since no formula here needs it",
     33: "no solver takes a callback, so none can ask for a clean stop by StopIteration: it comes out like any error",

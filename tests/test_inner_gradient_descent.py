@@ -128,6 +128,17 @@ def test_one_diverging_problem_of_a_batch():
     assert together.steps[1] < 400
 
 
+def test_a_diverging_run_names_a_step_that_does_not():
+    """1/M̄ of the problem that diverged, where the loss knows M; taken, it is no longer the problem."""
+    scene = scenes.ridge(0.37)
+    longest = 2 / (scene.curvature + scene.lam)
+    run = GradientDescent(1.01 * longest, 4000)(scene.problem, scene.theta)
+    with pytest.raises(ConvergenceError, match=rf"DIVERGED.*1/M̄ = {longest / 2:.3g} cannot diverge"):
+        run.unwrap()
+    assert GradientDescent(float(run.safe_step_size), 4000)(scene.problem, scene.theta).ok
+    assert GradientDescent(0.99 * longest, 4000)(scene.problem, scene.theta).safe_step_size is None
+
+
 def test_checkpoints_before_a_divergence_are_fine():
     problem = BilevelProblem(Diagonal(np.array([1e4, 1.0]), 1.0), Diagonal(np.ones(2)), 0.7)
     run = GradientDescent(0.1, 200, record=(0, 1, 2, 3, 100, 200))(problem, np.array([0.3, -0.8]))

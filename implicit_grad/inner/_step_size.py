@@ -30,6 +30,14 @@ def loss_curvature(problem: BilevelProblem, theta: Array) -> tuple[Array, Cost]:
     return xp.zeros_like(theta[..., 0]) + curvature, cost
 
 
+def safe_step_size(problem: BilevelProblem, theta: Array) -> Array | None:
+    """1/M̄ per problem `(...)` where the loss knows a bound of its curvature, so that it costs no product."""
+    bound = getattr(problem.inner, "curvature_bound", None)
+    if bound is None:
+        return None
+    return 1 / (namespace(theta).zeros_like(theta[..., 0]) + bound() + problem.lam_like(theta))
+
+
 def step_sizes(problem: BilevelProblem, theta: Array, step_size: float | None) -> tuple[Array, Cost]:
     """α per problem `(...)`: the one given, or 1/M̄ with M̄ = λ + M."""
     if step_size is not None:
