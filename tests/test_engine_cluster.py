@@ -41,14 +41,14 @@ def deadly(number):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two worker processes of one thread each, on loopback, without a dashboard."""
+    """Two worker processes of one thread each, on loopback; any free port for the dashboard, which None does not switch off."""
     source_digest.cache_clear()  # a source may have been edited since this process read it; workers read it now
     # A result whose worker was just killed is asked for until this time is over; Dask's own is half a minute.
     quick = dask.config.set({"distributed.comm.timeouts.connect": "3s"})
     with (
         quick,
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as found,
     ):
         found.wait_for_workers(2)
