@@ -41,7 +41,7 @@ def deadly(number):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two worker processes of one thread each, on loopback; any free port for the dashboard, which None does not switch off."""
+    """Two worker processes of one thread each, on loopback."""  # no dashboard_address would take port 8787
     source_digest.cache_clear()  # a source may have been edited since this process read it; workers read it now
     # A result whose worker was just killed is asked for until this time is over; Dask's own is half a minute.
     quick = dask.config.set({"distributed.comm.timeouts.connect": "3s"})
