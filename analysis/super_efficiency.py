@@ -112,7 +112,7 @@ def draw_figure(tables: Mapping[str, Any]) -> Any:
                 plot.theory_line(ax, ends, factor * ends**slope, f"fit, {estimator}", linestyle=linestyle)
                 plot.slope_triangle(ax, corner, round(slope, 2), decades=width)
         ax.set_ylim(1e-17, 10)
-        ax.set_xlabel("inner error δ = ‖φ − φ*‖ / ‖θ − φ*‖")
+        ax.set_xlabel("δ = ‖φ − φ*‖ / ‖θ − φ*‖")
         plot.panel_title(ax, column, PANELS[name].title.replace("digits 5-way 5-shot", "digits"))
     axes[0, 0].set_ylabel("relative error of the meta-gradient")
     plot.shared_legend(figure, axes.ravel(), columns=5)

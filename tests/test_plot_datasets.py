@@ -183,3 +183,31 @@ def test_another_process_writes_the_same_bytes(tmp_path):
         subprocess.run([sys.executable, "-c", PROGRAM, str(stem)], check=True, env=environment)
         found.append([hashlib.sha256(stem.with_suffix(end).read_bytes()).hexdigest() for end in (".pdf", ".png")])
     assert found[0] == found[1]
+
+
+def test_a_legend_keeps_to_the_width_of_the_figure():
+    with plot.house_style(plot.PAPERS["icml"]):
+        figure, axes = plot.grid(1)
+        for i in range(6):
+            axes[0, 0].plot([1, 2], [1, 2], label=f"a rather long name, number {i}")
+        legend = plot.shared_legend(figure, axes.ravel(), columns=6)
+    assert legend.get_window_extent().width <= figure.bbox.width
+    assert len(figure.legends) == 1
+    assert len(legend.get_texts()) == 6
+    plt.close(figure)
+
+
+def test_titles_shrink_beside_their_letters(tmp_path):
+    with plot.house_style(plot.PAPERS["neurips"]):
+        figure, axes = plot.grid(3)
+        for i, title in enumerate(("short", "sinusoid, MLP 1-40-40-1", "short too")):
+            plot.panel_title(axes[0, i], i, title)
+        plot.save_figure(figure, tmp_path / "figure")
+        figure.draw_without_rendering()  # what was saved had another resolution
+    letters, titles = (
+        [ax.findobj(lambda artist, name=name: artist.get_gid() == name)[0] for ax in axes[0]]
+        for name in ("panel letter", "panel title")
+    )
+    sizes = [title.get_fontsize() for title in titles]
+    assert sizes[0] == sizes[2] > sizes[1]
+    assert letters[1].get_window_extent().x1 < titles[1].get_window_extent().x0

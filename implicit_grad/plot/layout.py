@@ -11,8 +11,10 @@ from matplotlib.ticker import LogLocator
 
 from implicit_grad.storage import atomic_target
 
-_NARROWEST = 1.5
+_NARROWEST = 1.75
 """Inches: panels that would be narrower are stacked."""
+
+_LETTER, _TITLE = "panel letter", "panel title"
 
 
 def grid(
@@ -58,8 +60,8 @@ def note(ax: Any, text: str, x: float = 0.03, y: float = 0.04) -> Any:
 
 def panel_title(ax: Any, index: int, title: str = "") -> None:
     """Put (a), (b), … at the upper left of the axes and the title at the right."""
-    ax.set_title(f"({'abcdefghij'[index]})", loc="left", fontweight="bold")
-    ax.set_title(title, loc="right")
+    ax.set_title(f"({'abcdefghij'[index]})", loc="left", fontweight="bold").set_gid(_LETTER)
+    ax.set_title(title, loc="right").set_gid(_TITLE)
 
 
 def plain_numbers(axis: Any) -> None:
@@ -74,16 +76,40 @@ def hollow_key(ax: Any, label: str = "hollow: H + λI indefinite") -> None:
 
 
 def shared_legend(figure: Any, axes: Any, *, columns: int) -> Any:
-    """One legend under the panels, each label once."""
+    """One legend under the panels, each label once, in as many of the columns as fit into the figure's width."""
     entries: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    return figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns)
+    for count in range(columns, 0, -1):
+        legend = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=count)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
+    return legend
+
+
+def _fit(figure: Any) -> None:
+    """Shrink titles that run into the letters beside them, and labels much wider than their axes."""
+    figure.draw_without_rendering()  # lays the panels out
+    for ax in figure.axes:
+        texts = {text.get_gid(): text for text in ax.findobj(lambda artist: artist.get_gid() in (_LETTER, _TITLE))}
+        if texts:
+            letter = texts[_LETTER].get_window_extent().width
+            _shrink(texts[_TITLE], 0.98 * ax.bbox.width - letter)
+        _shrink(ax.xaxis.label, 1.2 * ax.bbox.width)
+
+
+def _shrink(text: Any, width: float) -> None:
+    """Make a text as small as it must be for a width in pixels, and not below two thirds."""
+    extent = text.get_window_extent().width
+    if extent > width:
+        text.set_fontsize(text.get_fontsize() * max(width / extent, 2 / 3))
 
 
 def save_figure(figure: Any, stem: Path) -> tuple[Path, Path]:
     """Write `stem`.pdf and `stem`.png, atomically and with the same bytes for the same figure."""
+    _fit(figure)
     pdf, png = stem.with_suffix(".pdf"), stem.with_suffix(".png")
     with atomic_target(pdf) as target:
         figure.savefig(target, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
