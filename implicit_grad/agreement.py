@@ -352,6 +352,8 @@ def _unrolled(row: _Row) -> tuple[Array, float]:
         raise _Refused("H + λI is not positive definite")
     alpha = 1 / row.largest
     q = 1 - alpha * row.lowest
+    if q**_MOST_STEPS > _UNRESOLVED:
+        raise _Refused(f"κ = {row.largest / row.lowest:.1e} is too large for {_MOST_STEPS} steps")
     wanted = int(np.ceil(np.log(epsilon(row.theta)) / np.log(q))) if q > 0 else 1
     steps = max(1, min(wanted, _MOST_STEPS))
     run = GradientDescent(alpha, steps, record=True)(row.problem, row.theta, start=row.inner.value)

@@ -147,7 +147,7 @@ class Report:
         ------
         TypeError
         """
-        raise TypeError("a report is no boolean: compare report.verdict with Verdict.PASS, FAIL or INCONCLUSIVE")
+        raise TypeError("a report is no boolean, there are three verdicts: compare report.verdict with Verdict.PASS")
 
     def __contains__(self, fault: Fault) -> bool:
         return any(each.fault is fault for each in self.observations)

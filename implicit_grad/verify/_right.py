@@ -12,10 +12,10 @@ from implicit_grad.agreement import Agreement, agree
 from implicit_grad.backend import Array, norm
 from implicit_grad.certificates import certify
 from implicit_grad.certificates._point import sum_length
-from implicit_grad.errors import ImplicitGradError
+from implicit_grad.errors import ConvergenceError, ImplicitGradError
 from implicit_grad.estimators import ImplicitGradient
 from implicit_grad.inner import LBFGS, GradientDescent, InnerSolver, Newton
-from implicit_grad.linear import Cholesky
+from implicit_grad.linear import Cholesky, spectrum_ends
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.regularized import RegularizedProblem
 from implicit_grad.results import Solution
@@ -23,6 +23,10 @@ from implicit_grad.verify._scene import Scene
 
 _BLUNT = 0.1
 """An oracle that may be off by more than this share of ‖∇F‖ is no judge."""
+
+
+_FAR = 1e12
+"""A minimum further from θ than this is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,7 @@ class RightAnswer:
 
 @dataclass(frozen=True, eq=False)
 class _Anchored:
-    """A solver that starts where the minimum was found: all oracles stand on one branch."""
+    """A solver that starts where the minimum was found, so that all oracles stand on one branch."""
 
     solver: InnerSolver
     phi: Array
@@ -77,20 +81,32 @@ class _Anchored:
         return self.solver(problem, theta, start=self.phi if start is None else start)
 
 
+def newton_or_lbfgs(problem: BilevelProblem, theta: Array, *, start: Array | None = None) -> Solution[Any]:
+    """Newton; where it does not arrive, L-BFGS, which asks for no Hessian.
+
+    What an end point is worth is said by its gradient in either case, so that wrong products cannot pass for right.
+    """
+    found = Newton(1e-13)(problem, theta, start=start)
+    return found if np.all(found.ok) else LBFGS(500, rtol=1e-14)(problem, theta, start=start)
+
+
 def right_answer(scene: Scene, solver: InnerSolver | None = None, without: tuple[str, ...] = ()) -> RightAnswer:
     """Ask all oracles, and take the sharpest of those that agree."""
-    solver = LBFGS(2000, rtol=1e-14) if solver is None else solver
     problem, theta = scene.problem, scene.scale * scene.theta
     try:
         phi = _minimum(problem, theta, solver)
-    except ImplicitGradError as error:
+        _check_minimum(problem, phi)
+        again = _Anchored(newton_or_lbfgs if solver is None else solver, phi)
+        found = agree(problem, theta, solver=again, without=without)
+    except (ImplicitGradError, ArithmeticError) as error:
         return _unknown(scene, str(error))
     scene = replace(scene, start=phi / scene.scale)
-    found = agree(problem, theta, solver=_Anchored(solver, phi), without=without)
-    usable = found.resolved
+    usable = found.resolved if found.oracles else np.zeros(0, dtype=bool)
     if usable.sum() < 2:
         reason = "; ".join(f"{name}: {why}" for name, why in found.left_out.items())
-        return _unknown(scene, f"fewer than two oracles can tell anything here. {reason}".strip(), found)
+        return _unknown(
+            scene, f"fewer than two oracles can tell anything here. {reason}".strip(), found if usable.size else None
+        )
     if not bool(found.agrees):
         names = [name for name, out in zip(found.oracles, found.dissenters, strict=True) if out]
         return _unknown(scene, f"the oracles disagree; outside the consensus: {', '.join(names)}", found)
@@ -104,7 +120,7 @@ def quick_answer(scene: Scene) -> RightAnswer:
     """Ask one oracle only: dense products and Cholesky, with its certificate."""
     problem, theta = scene.problem, scene.scale * scene.theta
     try:
-        phi = _minimum(problem, theta, LBFGS(2000, rtol=1e-14))
+        phi = _minimum(problem, theta)
         g = ImplicitGradient(Cholesky(refinements=2))(
             problem, theta, Newton(1e-13)(problem, theta, start=phi)
         ).unwrap()
@@ -129,10 +145,37 @@ def other_minima(right: RightAnswer) -> Iterator[RightAnswer]:
             yield found
 
 
-def _minimum(problem: BilevelProblem, theta: Array, solver: InnerSolver) -> Array:
-    first = solver(problem, theta)
-    polished = Newton(1e-13)(problem, theta, start=first.value)
-    return polished.value if polished.ok else first.unwrap()
+def _minimum(problem: BilevelProblem, theta: Array, solver: InnerSolver | None = None) -> Array:
+    """φ* of the basin that the solver finds from θ, by default L-BFGS; Newton goes to the bottom.
+
+    Raises
+    ------
+    ConvergenceError
+        If no minimum is found.
+    """
+    tries = (LBFGS(60, rtol=1e-6), LBFGS(600, rtol=1e-12)) if solver is None else (solver,)
+    with np.errstate(all="ignore"):
+        for each in tries:
+            first = each(problem, theta)
+            if not norm(first.value) <= _FAR * (1 + norm(theta)):
+                break  # G falls without end
+            polished = Newton(1e-13)(problem, theta, start=first.value)
+            if polished.ok:
+                return polished.value
+    return first.unwrap()
+
+
+def _check_minimum(problem: BilevelProblem, phi: Array) -> None:
+    """Refuse a saddle, before differences are taken around it.
+
+    Raises
+    ------
+    ConvergenceError
+    """
+    lowest = float(spectrum_ends(problem.curvature(phi))[0])
+    if not lowest > 0:
+        at = Newton(1e-13, max_steps=1)(problem, phi, start=phi)
+        raise ConvergenceError(f"φ is no minimum: H + λI has the eigenvalue {lowest:.3g} there; raise λ", at)
 
 
 def _answer(
