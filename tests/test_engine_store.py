@@ -170,7 +170,8 @@ def test_where_nothing_can_be_locked_everyone_is_granted_and_nothing_is_removed(
         assert left.exists()
 
 
-def test_a_lock_whose_file_was_removed_meanwhile_is_not_granted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_lock_whose_file_was_removed_meanwhile_is_not_granted(tmp_path, monkeypatch, made_anew):
     """Between `open` and `flock` the holder before may remove the file: the lock would be on no name."""
     path = tmp_path / "x.lock"
     opened = lock._open
@@ -178,6 +179,8 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_not_granted(tmp_path, monkey
     def and_removed(where):
         handle = opened(where)
         where.unlink()
+        if made_anew:
+            where.touch()
         return handle
 
     with monkeypatch.context() as patch:
