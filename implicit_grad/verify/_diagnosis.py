@@ -107,7 +107,7 @@ def diagnose(samples: tuple[Sample, ...], elsewhere: tuple[Sample, ...] = ()) ->
 
 
 def _times_c(formula: WrongFormula) -> WrongFormula:
-    part_of = f"{formula.part_of}, times c" if formula.part_of else ""
+    part_of = tuple(f"{name}, times c" for name in formula.part_of)
     remedy = f"{formula.remedy}; and the length is off by c: a sum for a mean, or a lost ½"
     return replace(
         formula, name=f"{formula.name}, times c", formula=f"c · {formula.formula}", remedy=remedy, part_of=part_of
@@ -137,11 +137,10 @@ def _decide(fitter: Fitter, fits: list[Fit], elsewhere: tuple[Sample, ...]) -> D
     return Diagnosis(causes=tuple(map(_cause, explaining)), confident=distinct and len(explaining) == 1)
 
 
-def _ancestors(name: str, parents: dict[str, str]) -> list[str]:
-    found = []
-    while parents.get(name):
-        name = parents[name]
-        found.append(name)
+def _ancestors(name: str, parents: dict[str, tuple[str, ...]]) -> list[str]:
+    found: list[str] = []
+    for parent in parents.get(name, ()):
+        found += [parent, *_ancestors(parent, parents)]
     return found
 
 

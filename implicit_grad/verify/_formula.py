@@ -80,8 +80,8 @@ class WrongFormula:
         Of that count.
     scaled : bool
         Whether any constant times the vector is meant.
-    part_of : str
-        Name of a formula that contains this one for some value of its free number.
+    part_of : tuple of str
+        Names of formulas that contain this one for some value of their free numbers, or in the limit.
     pairs : callable or None
         Scene, numbers (J,) and counts (J,) to vectors (J, d), where that is cheaper than whole rows.
     grid_of : str
@@ -98,7 +98,7 @@ class WrongFormula:
     counts: tuple[int, ...] = ()
     symbol: str = "K"
     scaled: bool = False
-    part_of: str = ""
+    part_of: tuple[str, ...] = ()
     pairs: Callable[[Scene, Array, Array], Array] | None = None
     grid_of: str = ""
     most: int = 1000

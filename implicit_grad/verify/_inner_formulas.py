@@ -29,14 +29,14 @@ INNER = (
         "g of the problem with 2λ",
         "the regulariser lacks its ½: it is λ/2 ‖φ − θ‖²",
         lambda s, _: s.implicit_of(np.array([2.0]))[0],
-        part_of="another λ everywhere",
+        part_of=("another λ everywhere",),
     ),
     WrongFormula(
         "train loss summed",
         "g of the problem with λ/n, n train samples",
         "the train loss is a sum over samples where the problem has a mean: divide by n, or multiply λ",
         lambda s, _: s.implicit_of(np.array([1 / samples(s.train)]))[0],
-        part_of="another λ everywhere",
+        part_of=("another λ everywhere",),
     ),
     WrongFormula(
         "another λ everywhere",

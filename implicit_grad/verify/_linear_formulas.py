@@ -104,7 +104,7 @@ LINEAR = (
         "∇L_test(φ)",
         "no second derivative is in it: solve (H + λI) q = ∇L_test and return λq (PyTorch: create_graph=True)",
         lambda s, _: s.v,
-        part_of="Jacobian-free",
+        part_of=("Jacobian-free", "first-order, inner solve stopped"),
     ),
     _entry(
         "Jacobian-free",
@@ -143,7 +143,7 @@ LINEAR = (
         "(I + H)⁻¹ ∇L_test",
         "divide H by λ: the system is I + H/λ",
         lambda s, _: s.solve(1.0, np.ones(1), s.v),
-        part_of="constant for λ in the system",
+        part_of=("constant for λ in the system",),
     ),
     _entry(
         "λ missing in front",
@@ -195,14 +195,14 @@ LINEAR = (
         "2λ(H + 2λI)⁻¹ ∇L_test",
         "the regulariser of the linear system lacks its ½: λ/2 ‖φ − θ‖² has the Hessian λI",
         lambda s, _: 2 * s.weights * s.solve(1.0, 2 * s.shift, s.v),
-        part_of="H scaled",
+        part_of=("H scaled",),
     ),
     _entry(
         "H of a sum",
         "λ(nH + λI)⁻¹ ∇L_test, n train samples",
         "the Hessian is that of a sum over samples where the loss is a mean: divide it by n",
         lambda s, _: _rescaled(s, samples(s.train)),
-        part_of="H scaled",
+        part_of=("H scaled",),
     ),
     _entry(
         "constant for λ in the system",
@@ -307,7 +307,7 @@ LINEAR = (
         "−g",
         "the sign: ∂φ*/∂θ = +λ(H + λI)⁻¹",
         lambda s, _: -s.right,
-        part_of="scaled by a constant",
+        part_of=("scaled by a constant",),
     ),
     _entry(
         "scaled by a constant",

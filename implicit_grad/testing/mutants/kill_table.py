@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from implicit_grad.testing.law import Result, examine
+from implicit_grad.testing.mutants.diagnoses import diagnosis
 from implicit_grad.testing.mutants.registry import MUTANTS, Family
 
 EXAMPLES = {Family.LINEAR: 25, Family.INNER: 6, Family.HVP: 15, Family.META: 6}
@@ -24,12 +25,15 @@ class Row:
     sound : bool
     results : dict
         Law title to `Result`.
+    diagnosis : str
+        What `verify` makes of a meta-gradient; "" for other subjects.
     """
 
     name: str
     family: Family
     sound: bool
     results: dict[str, Result]
+    diagnosis: str = ""
 
     @property
     def killers(self) -> tuple[str, ...]:
@@ -41,7 +45,9 @@ def try_mutant(place: int) -> Row:
     """Hold one mutant, by its place in `MUTANTS`, to the laws of its family."""
     mutant = MUTANTS[place]
     findings = examine(mutant.family.laws, mutant.subject, examples=EXAMPLES[mutant.family], shrink=False)
-    return Row(mutant.name, mutant.family, mutant.sound, {finding.law.title: finding.result for finding in findings})
+    results = {finding.law.title: finding.result for finding in findings}
+    said = diagnosis(mutant.subject.function) if mutant.family is Family.META else ""
+    return Row(mutant.name, mutant.family, mutant.sound, results, said)
 
 
 def kill_table(workers: int = 2, progress: Callable[[Row], None] | None = None) -> tuple[Row, ...]:
@@ -99,4 +105,12 @@ def markdown(rows: tuple[Row, ...]) -> str:
             if row.family is family:
                 name = f"**{row.name}**" if row.sound else row.name
                 lines.append(f"| {name} | {' | '.join(_MARK[row.results[title]] for title in titles)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_diagnoses(rows)]) + "\n"
+
+
+def _diagnoses(rows: tuple[Row, ...]) -> list[str]:
+    """What `verify` says of the meta-gradients, a list of its own: the table above is wide enough."""
+    told = [row for row in rows if row.diagnosis]
+    lines = [f"| {f'**{row.name}**' if row.sound else row.name} | {row.diagnosis} |" for row in told]
+    head = ["", "## What `verify` makes of the meta-gradients", "", "In bold what is named with confidence.", ""]
+    return [*head, "| mutant | diagnosis |", "|---|---|", *lines] if told else []
