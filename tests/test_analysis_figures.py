@@ -8,6 +8,7 @@ import pytest
 
 from analysis import figure as figures
 from analysis.panels import OMNIGLOT
+from analysis.study import median_slope
 from implicit_grad import plot
 from implicit_grad.tasks import Digits, RandomRidge, Sinusoid
 
@@ -89,3 +90,14 @@ def test_a_panel_without_data_is_named_in_the_caption():
 def test_without_its_file_the_omniglot_panel_is_left_out(monkeypatch, tmp_path):
     monkeypatch.setattr("analysis.panels.candidates", lambda *arguments: [tmp_path / "absent.npz"])
     assert OMNIGLOT not in figures.figure("time_memory_vs_inner_steps").sweeps(True, SEED)
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 1), (9, 4)])
+def test_median_slopes_of_vectors_and_of_columns(shape):
+    x = np.linspace(1, 3, 9)
+    y = np.broadcast_to(np.reshape(2 - 1.5 * x, (9, *(1,) * (len(shape) - 1))), shape)
+    assert median_slope(x, y) == pytest.approx(-1.5, rel=1e-12)
+
+
+def test_a_slope_of_two_points_is_none():
+    assert np.isnan(median_slope(np.arange(3.0), np.array([1.0, np.nan, 2.0])))
