@@ -14,7 +14,7 @@ BENCH  ?=
 VERIFIED := $(PEERS) higher
 VERIFY   ?=
 
-.PHONY: setup figures report ledger test test-gpu mutants bench peers profile certificates faults check lint types clean
+.PHONY: setup figures report ledger test test-gpu diagnosis mutants bench peers profile certificates faults check lint types clean
 .DEFAULT_GOAL := figures
 
 setup: $(STAMP)
@@ -70,6 +70,10 @@ peers: setup
 # Every error bar against its reference; exits with 1 if one is crossed. Writes docs/certificates.md.
 certificates: setup
 	$(BIN)/python -m benchmarks.certificates
+
+# Every wrong formula that verify knows, and 2,000 right gradients: fails at a false alarm. Writes docs/diagnosis.md.
+diagnosis: setup
+	$(BIN)/python -m benchmarks.diagnosis
 
 # Every law against every mutant: fails if one survives, a sound control is accused, or a law kills nothing.
 mutants: setup
