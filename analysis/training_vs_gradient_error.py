@@ -209,5 +209,6 @@ FIGURE = Figure(
     claims=claims,
     reading="Training is gradient descent on the mean of F over a fixed set of tasks; the error is ε times as long "
     "as the meta-gradient of its task, at every step.\nLines are medians over repeats, bands the 10 to 90 % "
-    "quantiles. Single markers: an estimator at its own median error.",
+    "quantiles. Single markers: an estimator at its own median error. Theorem 1 asks for a strongly convex G, which "
+    "the network's is not.",
 )
