@@ -106,6 +106,9 @@ class Fitter:
         if formula.number is None:
             return self._best(formula, [(i, None) for i in range(self._counts(formula))], scaled)
         starts, hopeful = self._starts(formula, scaled)
+        if hopeful and not scaled:
+            # The shape may be near where the length, between two values of the grid, is not.
+            starts = list(dict.fromkeys([*starts, *self._starts(formula, True)[0]]))
         choices = self._refined(formula, starts, scaled) if hopeful else starts
         return self._best(formula, [(i, x) for i, x in choices], scaled)
 

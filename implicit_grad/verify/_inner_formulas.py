@@ -56,6 +56,12 @@ INNER = (
         most=200,
     ),
     WrongFormula(
+        "pulled to 0",
+        "λ(H + λI)⁻¹ ∇L_test at argmin L_train + λ/2 ‖φ‖²",
+        "the regulariser is λ/2 ‖φ − θ‖²: weight decay pulls to 0, and φ no longer depends on θ",
+        lambda s, _: s.implicit_at(s.pulled_to_zero()),
+    ),
+    WrongFormula(
         "inner solve stopped",
         "λ(H + λI)⁻¹ ∇L_test at φ_K",
         "the inner solve has not converged: take more steps, or the derivative through the steps taken",

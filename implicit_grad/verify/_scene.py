@@ -112,6 +112,11 @@ class Scene:
 
         return self.once(("minimum", factor), solve)
 
+    def pulled_to_zero(self) -> Array:
+        """Return the minimum of the train loss with weight decay in place of the proximal term: `(d,)`."""
+        zero = np.zeros(self.size)
+        return Newton(1e-13)(self.problem, zero, start=self.scale * self.phi).value / self.scale
+
     @cached_property
     def phi(self) -> Array:
         """φ*: `(d,)`."""
