@@ -302,6 +302,12 @@ def test_bad_arguments_are_refused(problem):
         look(EXACT, BilevelProblem(Autodiff(anp.sum), Autodiff(anp.sum), 0.5), None)
     with pytest.raises(ArgumentError, match="one length"):
         look(EXACT, problem, [np.ones(3), np.ones(2)])
+    with pytest.raises(ArgumentError, match="thetas: LeastSquares has 3"):
+        look(EXACT, problem, np.ones(4))
+    with pytest.raises(ArgumentTypeError, match="thetas: dtype float32"):
+        look(EXACT, problem, np.ones(3, dtype=np.float32))
+    with pytest.raises(ArgumentError, match="without"):
+        look(EXACT, problem, without=("oracle of Delphi",))
     with pytest.raises(ArgumentError, match="rtol"):
         look(EXACT, problem, rtol=1.5)
     with pytest.raises(ArgumentTypeError, match="problem"):

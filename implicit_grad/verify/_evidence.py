@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.errors import ImplicitGradError
+from implicit_grad.errors import ConvergenceError
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.verify._candidate import Answer, Candidate, Fault, Observation
 from implicit_grad.verify._fit import Sample
@@ -144,6 +144,6 @@ def _still_point(scene: Scene) -> Scene | None:
             moved, theta = float(np.linalg.norm(phi - theta)), phi
             if moved <= 1e-13 * float(np.linalg.norm(phi)):
                 return replace(scene, theta=theta / scene.scale, start=theta / scene.scale)
-    except ImplicitGradError:
+    except ConvergenceError:
         return None
     return None

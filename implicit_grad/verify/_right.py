@@ -12,7 +12,7 @@ from implicit_grad.agreement import Agreement, agree
 from implicit_grad.backend import Array, norm
 from implicit_grad.certificates import certify
 from implicit_grad.certificates._point import sum_length
-from implicit_grad.errors import ConvergenceError, ImplicitGradError
+from implicit_grad.errors import ConvergenceError
 from implicit_grad.estimators import ImplicitGradient
 from implicit_grad.inner import LBFGS, GradientDescent, InnerSolver, Newton
 from implicit_grad.linear import Cholesky, spectrum_ends
@@ -98,7 +98,7 @@ def right_answer(scene: Scene, solver: InnerSolver | None = None, without: tuple
         _check_minimum(problem, phi)
         again = _Anchored(newton_or_lbfgs if solver is None else solver, phi)
         found = agree(problem, theta, solver=again, without=without)
-    except (ImplicitGradError, ArithmeticError) as error:
+    except (ArithmeticError, np.linalg.LinAlgError) as error:
         return _unknown(scene, str(error))
     scene = replace(scene, start=phi / scene.scale)
     usable = found.resolved if found.oracles else np.zeros(0, dtype=bool)
@@ -125,7 +125,7 @@ def quick_answer(scene: Scene) -> RightAnswer:
             problem, theta, Newton(1e-13)(problem, theta, start=phi)
         ).unwrap()
         bound = float(certify(problem, theta, g, phi).bound)
-    except ImplicitGradError as error:
+    except (ArithmeticError, np.linalg.LinAlgError) as error:
         return _unknown(scene, str(error))
     if not bound <= _BLUNT * float(norm(g)):
         return _unknown(scene, "the one oracle asked cannot tell")

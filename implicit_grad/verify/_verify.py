@@ -119,6 +119,8 @@ def verify(
         if not isinstance(problem, BilevelProblem):
             raise ArgumentTypeError("problem: parameter trees need a BilevelProblem")
         flat = problem.on_tree(unflatten)
+    for theta in places:
+        BilevelProblem(flat.inner, flat.outer, 1.0).parameters(theta, "thetas")
     work = _Work(asked, given, in_double(flat), rtol, solver, without, _blocks(thetas))
     answers = [asked.ask(given, theta, i) for i, theta in enumerate(places)]
     points = [work.point(theta, answer) for theta, answer in zip(places, answers, strict=True)]
