@@ -230,6 +230,13 @@ def test_the_ledger_is_a_set_of_whole_tables(folder):
     assert "`fourth`" in text
 
 
+def test_the_committed_ledger_is_that_of_the_stored_results():
+    results = report.read_all(ROOT / "figures", figures.STEMS)
+    missing = [stem for stem in figures.STEMS if stem not in {each.stem for each in results}]
+    written = (ROOT / "docs" / "ledger.md").read_text(encoding="utf-8")
+    assert written == report.ledger(results, missing=missing), "run `make ledger`"
+
+
 def test_a_missing_or_broken_result_is_named(folder):
     with pytest.raises(DataNotFound, match="reproduce nothing"):
         report.read(folder, "nothing")
