@@ -122,6 +122,9 @@ from implicit_grad.verify import Fault as Fault
 from implicit_grad.verify import Report as Report
 from implicit_grad.verify import Verdict as Verdict
 from implicit_grad.verify import assert_meta_gradient as assert_meta_gradient
+from implicit_grad.verify import command_candidate as command_candidate
+from implicit_grad.verify import jax_candidate as jax_candidate
+from implicit_grad.verify import torch_candidate as torch_candidate
 from implicit_grad.verify import verify as verify
 
 __version__ = "0.1.0"
