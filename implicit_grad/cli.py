@@ -157,7 +157,7 @@ class Verify:
         if self.html is not None:
             check_writable(self.html.parent)
         problem = named_problem(self.problem)
-        candidate = self._program(problem) if self.command else named("candidate", self.candidate)
+        candidate = self._program() if self.command else named("candidate", self.candidate)
         theta = named("theta", self.theta) if self.theta else None
         report = verify(candidate, problem, theta, rtol=self.rtol, seed=self.seed)
         print(report)
@@ -166,12 +166,12 @@ class Verify:
                 temporary.write_text(report.to_html(), encoding="utf-8")
         sys.exit(report.verdict.exit_code)
 
-    def _program(self, problem: Any) -> Any:
+    def _program(self) -> Any:
         import shlex
 
         from implicit_grad.verify import command_candidate
 
-        return command_candidate(shlex.split(self.command), problem)
+        return command_candidate(shlex.split(self.command))
 
 
 def _progress(total: int) -> Any:
