@@ -13,7 +13,7 @@ import pytest
 
 from implicit_grad import EXACT, BilevelProblem, LeastSquares, errors
 from implicit_grad.objectives.autodiff import flatten
-from implicit_grad.verify import command_candidate, jax_candidate, torch_candidate
+from implicit_grad.verify import Fault, Verdict, command_candidate, jax_candidate, torch_candidate, verify
 from implicit_grad.verify._foreign import ForeignGradient, received
 
 EPS = np.finfo(float).eps
@@ -270,6 +270,24 @@ class TestJax:
         assert gradient.dtype == np.float64
         assert single.dtype == np.float32
 
+    def test_verify_judges_float32_as_float32(self, jax, rng):
+        problem, jnp = ridge(rng, 0.6), jax.numpy
+        X, y = problem.inner.X, problem.inner.y
+        Xt, yt = problem.outer.X, problem.outer.y
+
+        def meta_gradient(theta, scale=1.0):
+            A = X.T @ X / 12 + 0.6 * jnp.eye(4)
+            phi = jnp.linalg.solve(A, X.T @ y / 12 + 0.6 * theta)
+            return scale * 0.6 * jnp.linalg.solve(A, Xt.T @ (Xt @ phi - yt) / 12)
+
+        theta = rng.normal(size=4)
+        right = verify(jax_candidate(meta_gradient), problem, theta)
+        assert right.verdict is Verdict.PASS
+        assert Fault.COARSE in right
+        assert right.error > 1e-9
+        off = verify(jax_candidate(lambda theta: meta_gradient(theta, 1.001)), problem, theta)
+        assert off.verdict is Verdict.FAIL
+
     def test_traced_values_cannot_escape(self, jax):
         leaked = []
 
@@ -394,6 +412,12 @@ class TestCommand:
         while not _gone(child) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert _gone(child)
+
+    def test_verify_reports_what_the_program_said(self, rng):
+        report = verify(command_candidate(python("sys.exit('out of cheese')")), ridge(rng, 0.3), np.ones(4))
+        assert report.verdict is Verdict.FAIL
+        assert Fault.RAISES in report
+        assert "out of cheese" in str(report)
 
     def test_nothing_is_left_behind(self, tmp_path, monkeypatch):
         monkeypatch.setenv("TMPDIR", str(tmp_path))
