@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--libraries", nargs="+", choices=[*LIBRARIES], default=[*LIBRARIES], help="default: all")
     families = sorted({case.family for case in CASES})
     parser.add_argument("--families", nargs="+", choices=families, default=families, help="default: all")
+    parser.add_argument("--recipes", default="", help="only recipes whose name holds this text")
     parser.add_argument("--quick", action="store_true", help="one λ of each family: a look, stored in --out only")
     parser.add_argument("--render", action="store_true", help="write the page from the stored runs, and run nothing")
     parser.add_argument("--out", type=Path, help="folder for peers.json and peers.md")
@@ -54,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         if library.missing:
             say(f"peers: {name} is left out: {library.missing}")
             continue
-        for recipe in library.recipes:
+        for recipe in (each for each in library.recipes if options.recipes in each.label):
             for case in cases:
                 if case.family in recipe.families:
                     runs = tuple(runs_of(library, recipe, case))

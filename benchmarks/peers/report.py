@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
@@ -27,7 +28,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _opening(record: Record) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in sorted(record.versions.items()))
-    problems = ", ".join(case.name for case in CASES)
+    problems = "; ".join(case.name for case in CASES)
     sizes = ", ".join(f"{c.family} {c.thetas.shape[-1]}" for c in {case.family: case for case in CASES}.values())
     lines = [
         "# Meta-gradients of other libraries, verified",
@@ -39,7 +40,8 @@ def _opening(record: Record) -> str:
         "`benchmarks/peers/` are written as users of each library write them. *Usual* settings are the library's "
         "defaults or those of its examples; *strict* ones leave nothing unconverged. A recipe that fails is run "
         "again with all settings strict but one, which says what is to blame. The diagnosis is what `verify` says "
-        "from the numbers alone.",
+        "from the numbers alone. An unrolled gradient of a few steps is the exact gradient of another function, with "
+        "φ_K in place of φ*: here it fails like anything else that is not ∇F.",
         f"Versions: {versions}.",
     ]
     lines += [f"Not run: {name}: {why}." for name, why in record.missing.items()]
@@ -91,7 +93,9 @@ def cause(recipe: dict[str, Any], runs: list[Run]) -> list[str]:
     if usual is None or not usual.failed:
         return ["float32"] if narrow is not None and narrow.failed else []
     if strict is None or strict.failed:
-        return [f"no setting: {(strict or usual).diagnosis or (strict or usual).seen}"]
+        said = strict or usual
+        # Without the fitted numbers, which differ from problem to problem.
+        return [f"no setting: {re.split(': | up to ', said.diagnosis)[0].removeprefix('likely ') or said.seen}"]
     knobs = {name: loose for name, loose, _ in recipe["knobs"]}
     if len(knobs) == 1:
         return [_knob(*knobs.popitem())]
@@ -137,7 +141,8 @@ def _all(record: Record) -> str:
 def _row(runs: list[Run]) -> list[str]:
     by = {(run.precision, run.settings): run for run in runs}
     rest = [run for run in runs if run.settings not in (USUAL, STRICT)]
-    told = dict.fromkeys(run.diagnosis for run in runs if run.diagnosis and run.settings in (USUAL, STRICT))
+    order = [run for column in (_COLUMNS[1], _COLUMNS[2], _COLUMNS[0]) if (run := by.get(column)) and run.failed]
+    told = [run.diagnosis for run in order[:1] if run.diagnosis]
     faults = dict.fromkeys(run.seen for run in runs if run.seen and run.failed and run.precision == "float64")
     return [
         runs[0].recipe,

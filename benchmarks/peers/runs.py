@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +21,8 @@ RTOL = 1e-4
 
 _CLOSE = 0.3
 """Share of the error that a formula may leave to be worth a word."""
+
+_ORDER = ("JAX", "JAXopt", "Optimistix", "Lineax", "PyTorch", "TorchOpt", "higher")
 
 USUAL, STRICT = "usual", "strict"
 
@@ -96,6 +99,13 @@ def _unexplained(cause: Cause) -> str:
     return f"no formula of the catalogue; {cause.name} leaves {cause.residual:.0%}"
 
 
+def brief(detail: str) -> str:
+    """Return one line: of a traceback inside a message, the last error in it."""
+    errors = re.findall(r"^[\w.]*Error: .*$", detail, flags=re.MULTILINE)
+    line = (errors or detail.strip().splitlines() or [""])[-1 if errors else 0]
+    return textwrap.shorten(line, 160, placeholder=" …")
+
+
 def judge(library: Library, recipe: Recipe, case: Case, strict: frozenset[str], precision: str, settings: str) -> Run:
     """Run `verify` once."""
     with warnings.catch_warnings():
@@ -112,7 +122,7 @@ def judge(library: Library, recipe: Recipe, case: Case, strict: frozenset[str], 
         None if error != error else float(f"{error:.3g}"),
         float(f"{report.resolution:.3g}"),
         explain(report),
-        "; ".join(dict.fromkeys(f"{each.fault.name}: {each.detail}" for each in report.observations)),
+        "; ".join(dict.fromkeys(f"{each.fault.name}: {brief(each.detail)}" for each in report.observations)),
     )
 
 
@@ -178,12 +188,13 @@ class Record:
             }
             for recipe in library.recipes
         }
-        mine = library.recipes[0].library
-        others = {
-            label: each for label, each in self.recipes.items() if label in recipes or label.split(": ")[0] != mine
-        }
+        mine = {recipe.library for recipe in library.recipes}
+        others = {label: each for label, each in self.recipes.items() if label.split(": ")[0] not in mine}
+        together = others | recipes
+        labels = sorted(together, key=lambda label: _ORDER.index(label.split(": ")[0]))
+        placed = {label: together[label] for label in labels}
         versions = self.versions | library.versions
-        return replace(self, missing=missing, recipes=others | recipes, versions=versions)
+        return replace(self, missing=missing, recipes=placed, versions=versions)
 
     def with_runs(self, more: tuple[Run, ...]) -> Record:
         """Return the record with runs added, replacing older ones of the same recipe and case."""

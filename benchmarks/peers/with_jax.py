@@ -46,7 +46,7 @@ def objectives(setup: Setup) -> tuple[Callable[..., Any], Callable[..., Any]]:
     return inner, partial(loss, X=setup.X_test, y=setup.y_test, n_classes=setup.n_classes)
 
 
-def minimum(setup: Setup, inner: Callable[..., Any], theta: Any) -> Any:
+def minimum(setup: Setup, inner: Callable[..., Any], theta: Any, newton: int = 6) -> Any:
     """φ* by gradient descent and then Newton: somebody's own solver, which no library differentiates."""
     start, unravel = ravel_pytree(theta)
 
@@ -56,11 +56,11 @@ def minimum(setup: Setup, inner: Callable[..., Any], theta: Any) -> Any:
     def descend(flat: Any, _: None) -> tuple[Any, None]:
         return flat - setup.step_size * jax.grad(objective)(flat), None
 
-    def newton(flat: Any, _: None) -> tuple[Any, None]:
+    def step(flat: Any, _: None) -> tuple[Any, None]:
         return flat - jnp.linalg.solve(jax.hessian(objective)(flat), jax.grad(objective)(flat)), None
 
     near, _ = jax.lax.scan(descend, start, None, length=300)
-    return unravel(jax.lax.scan(newton, near, None, length=6)[0])
+    return unravel(jax.lax.scan(step, near, None, length=newton)[0])
 
 
 def unrolled(setup: Setup) -> Callable[[Any], Any]:

@@ -37,8 +37,8 @@ def _solver(kind: Any) -> Callable[[Setup], Callable[[Any], Any]]:
     return build
 
 
-def _notebook(setup: Setup) -> Callable[[Any], Any]:
-    """The settings of its few-shot notebook: 16 gradient steps, five of CG."""
+def _budget(setup: Setup) -> Callable[[Any], Any]:
+    """A fixed budget, as in iMAML: 16 gradient steps, five of CG."""
     inner, outer = objectives(setup)
     settings = setup.pick("inner steps", {"maxiter": 16}, {"maxiter": 1000, "tol": 1e-13})
     solve = partial(linear_solve.solve_cg, **setup.pick("CG steps", {"maxiter": 5}, {"tol": 1e-14}))
@@ -89,8 +89,8 @@ RECIPES = (
     Recipe("JAXopt", "`LBFGS`, implicit", _solver(jaxopt.LBFGS), (_INNER, _LINEAR)),
     Recipe(
         "JAXopt",
-        "`GradientDescent`, implicit, as in its few-shot notebook",
-        _notebook,
+        "`GradientDescent`, implicit, 16 steps and 5 of CG",
+        _budget,
         (STEPS, Knob("CG steps", "5", "to tol=1e-14")),
     ),
     Recipe("JAXopt", "`custom_root`, `solve_cg`", _root(linear_solve.solve_cg), (_linear("CG"),)),

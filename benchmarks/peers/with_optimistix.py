@@ -13,17 +13,18 @@ from benchmarks.peers.cases import Setup
 from benchmarks.peers.recipes import Knob, Recipe
 from benchmarks.peers.with_jax import STEPS, minimum, objectives, outputs
 
-_INNER = Knob("inner tolerance", "1e-8", "1e-13")
+_INNER = Knob("inner tolerance", "1e-8; in float32 1e-6", "1e-12")
+_START = Knob("start", "θ", "300 gradient steps from θ")
 _POSITIVE = frozenset({lx.positive_semidefinite_tag})
 
 
 def _tolerance(setup: Setup) -> dict[str, float]:
-    tol = setup.pick("inner tolerance", 1e-8, 1e-13)
+    tol = setup.pick("inner tolerance", 1e-8 if setup.X.dtype == "float64" else 1e-6, 1e-12)
     return {"rtol": tol, "atol": tol}
 
 
 def _linear_tolerance(setup: Setup) -> dict[str, float]:
-    tol = setup.pick("linear tolerance", 1e-6, 1e-15)
+    tol = setup.pick("linear tolerance", 1e-6, 1e-12)
     return {"rtol": tol, "atol": tol}
 
 
@@ -32,7 +33,7 @@ def _minimise(setup: Setup) -> Callable[[Any], Any]:
     inner, outer = objectives(setup)
 
     def meta_loss(theta: Any) -> Any:
-        found = optx.minimise(inner, optx.BFGS(**_tolerance(setup)), theta, theta, max_steps=2000, throw=False)
+        found = optx.minimise(inner, optx.BFGS(**_tolerance(setup)), theta, theta, max_steps=2000)
         return outer(found.value)
 
     return jax.grad(meta_loss)
@@ -45,9 +46,7 @@ def _minimise_cg(setup: Setup) -> Callable[[Any], Any]:
 
     def meta_loss(theta: Any) -> Any:
         solver = optx.BFGS(**_tolerance(setup))
-        found = optx.minimise(
-            inner, solver, theta, theta, adjoint=adjoint, tags=_POSITIVE, max_steps=2000, throw=False
-        )
+        found = optx.minimise(inner, solver, theta, theta, adjoint=adjoint, tags=_POSITIVE, max_steps=2000)
         return outer(found.value)
 
     return jax.grad(meta_loss)
@@ -59,7 +58,8 @@ def _root_find(setup: Setup) -> Callable[[Any], Any]:
 
     def meta_loss(theta: Any) -> Any:
         solver = optx.Newton(**_tolerance(setup))
-        return outer(optx.root_find(jax.grad(inner), solver, theta, theta, throw=False).value)
+        start = jax.lax.stop_gradient(minimum(setup, inner, theta, newton=0)) if "start" in setup.strict else theta
+        return outer(optx.root_find(jax.grad(inner), solver, start, theta).value)
 
     return jax.grad(meta_loss)
 
@@ -75,7 +75,7 @@ def _least_squares(setup: Setup) -> Callable[[Any], Any]:
 
     def meta_loss(theta: Any) -> Any:
         solver = optx.LevenbergMarquardt(**_tolerance(setup))
-        return outer(optx.least_squares(residuals, solver, theta, theta, throw=False).value)
+        return outer(optx.least_squares(residuals, solver, theta, theta).value)
 
     return jax.grad(meta_loss)
 
@@ -89,7 +89,7 @@ def _fixed_point(setup: Setup) -> Callable[[Any], Any]:
 
     def meta_loss(theta: Any) -> Any:
         solver = optx.FixedPointIteration(**_tolerance(setup))
-        return outer(optx.fixed_point(step, solver, theta, theta, max_steps=20_000, throw=False).value)
+        return outer(optx.fixed_point(step, solver, theta, theta, max_steps=20_000).value)
 
     return jax.grad(meta_loss)
 
@@ -123,7 +123,7 @@ def _by_hand(make: Any) -> Callable[[Setup], Callable[[Any], Any]]:
         def meta_gradient(theta: Any) -> Any:
             phi = minimum(setup, inner, theta)
             A = lx.JacobianLinearOperator(lambda at, _: jax.grad(inner)(at, theta), phi, tags=_POSITIVE)
-            q = lx.linear_solve(A, jax.grad(outer)(phi), make(**_linear_tolerance(setup)), throw=False).value
+            q = lx.linear_solve(A, jax.grad(outer)(phi), make(**_linear_tolerance(setup))).value
             return jax.tree.map(lambda leaf: setup.lam * leaf, q)
 
         return meta_gradient
@@ -131,13 +131,18 @@ def _by_hand(make: Any) -> Callable[[Setup], Callable[[Any], Any]]:
     return build
 
 
-_LINEAR = Knob("linear tolerance", "1e-6", "1e-15")
+_LINEAR = Knob("linear tolerance", "1e-6", "1e-12")
 _SQUARES = ("ridge", "MLP")
 
 RECIPES = (
     Recipe("Optimistix", "`minimise`, `BFGS`, `ImplicitAdjoint()`", _minimise, (_INNER,)),
     Recipe("Optimistix", "`minimise`, `BFGS`, `ImplicitAdjoint(lineax.CG)`", _minimise_cg, (_INNER, _LINEAR)),
-    Recipe("Optimistix", "`root_find`, `Newton`, `ImplicitAdjoint()`", _root_find, (_INNER,)),
+    Recipe(
+        "Optimistix",
+        "`root_find`, `Newton`, `ImplicitAdjoint()`",
+        _root_find,
+        (_INNER, _START),
+    ),
     Recipe(
         "Optimistix",
         "`least_squares`, `LevenbergMarquardt`, `ImplicitAdjoint()`",
