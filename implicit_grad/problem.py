@@ -211,33 +211,49 @@ def _plus_diagonal(hessian: Callable[[], Array], shift: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class _Row:
-    """One problem of a loss that only knows its whole batch: right, but as dear as the batch."""
+    """One problem of a loss that only knows its whole batch: right, but as dear as the batch.
+
+    Leading axes of x are several points of the one problem; the loss gets each of them as its whole batch, of shape
+    `within`, which is no batch of this problem.
+    """
 
     loss: SmoothFunction
     index: tuple[int, ...]
-    batch_shape: tuple[int, ...]
+    within: tuple[int, ...]
 
     def _whole(self, x: Array) -> Array:
-        return np.broadcast_to(x, (*self.batch_shape, x.shape[-1]))
+        lead, ones = tuple(x.shape[:-1]), (1,) * len(self.within)
+        xp, d = namespace(x), x.shape[-1]
+        return xp.broadcast_to(xp.reshape(x, (*lead, *ones, d)), (*lead, *self.within, d))
+
+    def _own(self, values: Array) -> Array:
+        return values[(..., *self.index)]
+
+    def _own_rows(self, vectors: Array) -> Array:
+        return vectors[(..., *self.index, slice(None))]
 
     def value(self, x: Array) -> Array:
         """Return the row's value."""
-        return self.loss.value(self._whole(x))[self.index]
+        return self._own(self.loss.value(self._whole(x)))
 
     def gradient(self, x: Array) -> Array:
         """Return the row's gradient."""
-        return self.loss.gradient(self._whole(x))[self.index]
+        return self._own_rows(self.loss.gradient(self._whole(x)))
 
     def linearize(self, x: Array) -> Linearization:
         """Return the row's linearisation."""
         whole = self.loss.linearize(self._whole(x))
 
         def hvp(v: Array) -> Array:
-            if v.ndim > 1:
-                return np.stack([hvp(each) for each in v])
-            return whole.hvp(self._whole(v))[self.index]
+            if v.ndim > x.ndim:
+                return namespace(v).stack([hvp(each) for each in v])
+            return self._own_rows(whole.hvp(self._whole(v)))
 
-        return Linearization(whole.value[self.index], whole.gradient[self.index], hvp)
+        return Linearization(self._own(whole.value), self._own_rows(whole.gradient), hvp)
+
+    def select(self, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> _Row:
+        """Return itself: the same function for every problem of a batch of points."""
+        return self
 
 
 def select_loss(loss: Any, index: tuple[int, ...], batch_shape: tuple[int, ...]) -> SmoothFunction:

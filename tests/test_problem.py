@@ -11,8 +11,16 @@ from implicit_grad import (
     ArgumentTypeError,
     Autodiff,
     BilevelProblem,
+    Cholesky,
+    ContrastiveGradient,
+    GradientDescent,
+    ImplicitGradient,
     LeastSquares,
+    MetaGradient,
+    Newton,
     SoftmaxCrossEntropy,
+    UnrolledGradient,
+    agree,
 )
 
 
@@ -100,6 +108,43 @@ def test_rows_of_a_loss_that_only_knows_its_batch():
         assert np.linalg.norm(estimate.gradient[i] - alone.gradient) <= 64 * 2 * 10 * EPS * np.linalg.norm(
             alone.gradient
         )
+
+
+def test_a_row_of_a_loss_that_only_knows_its_batch_is_one_problem():
+    """Several points at once, every estimator, and the row of a row: what losses with rows of their own can do."""
+    import autograd.numpy as anp
+
+    X = np.random.default_rng(76).standard_normal((3, 5, 2))
+    f = Autodiff(
+        lambda w: anp.mean(anp.tanh(anp.sum(X * w[..., None, :], axis=-1) - 1) ** 2, axis=-1), broadcasts=True
+    )
+    problem, theta = BilevelProblem(f, f, 1.5), np.random.default_rng(77).standard_normal((3, 2))
+    row, i = problem.select((2,), (3,)), 2
+    g = Autodiff(lambda w: anp.mean(anp.tanh(anp.dot(X[i], w) - 1) ** 2))
+    alone = BilevelProblem(g, g, 1.5)
+    assert row.batch_shape == ()
+    # As many points as problems, too: they must not be taken for the batch.
+    for shape in ((3, 2), (4, 2), (2, 3, 2)):
+        x, v = np.random.default_rng(78).standard_normal((2, *shape))
+        at, other = row.inner.linearize(x), g.linearize(x)
+        for mine, its in (
+            (row.inner.value(x), g.value(x)),
+            (row.inner.gradient(x), g.gradient(x)),
+            (at.value, other.value),
+            (at.gradient, other.gradient),
+            (at.hvp(v), other.hvp(v)),
+            (at.hvp(np.stack([v, x])), other.hvp(np.stack([v, x]))),
+        ):
+            assert mine.shape == its.shape
+            assert np.allclose(mine, its, rtol=0, atol=64 * EPS * (1 + np.abs(its).max()))
+    descent = GradientDescent(0.3, 40, record=True)
+    for estimator in (UnrolledGradient(), ContrastiveGradient(1e-2, Newton()), ImplicitGradient(Cholesky())):
+        method = MetaGradient(descent, estimator)
+        mine, its = method(row, theta[i]).gradient, method(alone, theta[i]).gradient
+        assert mine.shape == its.shape == (2,)
+        # Contrastive rules divide rounding by their strength, 1e-2.
+        assert np.linalg.norm(mine - its) <= 1e2 * 256 * EPS * np.linalg.norm(its)
+    assert agree(problem, theta, without=("finite difference",)).agrees.all()
 
 
 def test_with_lam_changes_lam_alone():
