@@ -281,12 +281,28 @@ ERRORS: list[tuple[int, str, Call, type[ImplicitGradError], str]] = [
     (39, "theta None", lambda d: d.exact(None), ArgumentTypeError, "theta"),
     (39, "start too long", lambda d: Newton()(d.problem(), d.theta, start=np.ones(D + 1)), ArgumentError, "start"),
     (39, "start NaN", lambda d: Newton()(d.problem(), d.theta, start=d.theta * np.nan), NonFiniteError, "start"),
+    (39, "list of starts", lambda d: Newton()(d.problem(), d.theta, start=[[1.0] * D] * 2), ArgumentError, "start"),
+    *(
+        (
+            39,
+            f"tree of theta, lam {lam.shape}",
+            lambda d, lam=lam: EXACT(_of_a_tree(lam), {"w": d.theta}),
+            ArgumentError,
+            "theta",
+        )
+        for lam in (np.ones(1), np.ones(2))
+    ),
     (39, "batch of theta", lambda d: EXACT(d.problem(np.ones(2)), np.ones((3, D))), ArgumentError, "theta"),
 ]
 
 
 def _at(problem: BilevelProblem, theta: Any) -> tuple[BilevelProblem, Any, Any]:
     return problem, theta, GradientDescent(None, 0)(problem, theta)
+
+
+def _of_a_tree(lam: Any) -> BilevelProblem:
+    f = Autodiff(lambda t: anp.sum((t["w"] - 1) ** 2))
+    return BilevelProblem(f, f, lam)
 
 
 def _wide() -> BilevelProblem:

@@ -11,7 +11,7 @@ import numpy as np
 from implicit_grad import border
 from implicit_grad.backend import Array, device_of, namespace
 from implicit_grad.certificates import Constants
-from implicit_grad.errors import ArgumentTypeError
+from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.estimators._accuracy import check, reach
 from implicit_grad.estimators.implicit import ImplicitGradient
 from implicit_grad.inner import InnerSolver, Newton
@@ -93,6 +93,11 @@ class MetaGradient:
             raise ArgumentTypeError(f"problem: expected a BilevelProblem, got {type(problem).__name__}")
         if is_tree(theta):
             vector, unflatten = flatten(theta)
+            if problem.batch_shape:
+                raise ArgumentError(
+                    f"theta: a parameter tree is one problem, but λ and the losses are a batch "
+                    f"{problem.batch_shape}; take its problems one by one, with problem.select"
+                )
             estimate = self(problem.on_tree(unflatten), vector)
             return replace(estimate, gradient=unflatten(estimate.gradient))
         theta = problem.parameters(theta)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
+
 from implicit_grad.backend import Array, epsilon, namespace, norm
 from implicit_grad.errors import ArgumentError
 from implicit_grad.objectives import Linearization
@@ -59,7 +61,7 @@ def start_point(problem: BilevelProblem, theta: Array, start: Array | None) -> A
     first = problem.parameters(start, "start") + namespace(theta).zeros_like(theta)
     if first.shape != theta.shape:
         raise ArgumentError(
-            f"start: shape {tuple(start.shape)} has batch axes that θ and the problem, {tuple(theta.shape)}, do not; "
+            f"start: shape {np.shape(start)} has batch axes that θ and the problem, {tuple(theta.shape)}, do not; "
             f"give θ the same axes to start each problem from several points"
         )
     return first
