@@ -456,6 +456,18 @@ def test_bad_usage_is_told_from_a_verdict(folder, arguments, message, capsys):
     assert not printed.out
 
 
+def test_an_exit_of_the_users_code_is_no_pass(folder, tmp_path, capsys):
+    (tmp_path / f"{folder}.py").write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
+    assert run(f"{folder}:good", "--problem", f"{folder}:problem") == 2
+    assert "SystemExit" in capsys.readouterr().err
+
+
+def test_a_candidate_that_exits_raises(problem):
+    report = look(lambda theta: sys.exit(0), problem)
+    assert report.verdict is Verdict.FAIL
+    assert Fault.RAISES in report
+
+
 def test_any_program_can_be_verified(folder, tmp_path):
     program = """
         import sys, numpy as np

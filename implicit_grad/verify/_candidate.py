@@ -154,7 +154,7 @@ class Candidate:
             tree = given if self.unflatten is None else self.unflatten(given)
             try:
                 raw = self.function(problem, tree) if self.takes_problem else self.function(tree)
-            except Exception as error:  # somebody else's code may raise anything, and that is the finding
+            except (Exception, SystemExit) as error:  # somebody else's code may do anything: it is the finding
                 note(Fault.RAISES, f"{type(error).__name__}: {error}")
                 break
             after = given if self.unflatten is None else flatten(tree)[0]
@@ -186,7 +186,7 @@ class Candidate:
             array = np.asarray(getattr(first, "gradient", first))
             before = array.tobytes()
             self(problem, other)
-        except Exception:  # found, and named, where it was asked
+        except (Exception, SystemExit):  # found, and named, where it was asked
             return False
         return bool(array.tobytes() != before)
 

@@ -31,7 +31,7 @@ def named(what: str, spec: str) -> Any:
             found = getattr(found, part)
     except AttributeError:
         raise ArgumentError(f"{what}: {module} has no {name!r}") from None
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # an exit of the user's module must not pass for a verdict
         raise ArgumentError(f"{what}: {module} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(here)
@@ -50,7 +50,7 @@ def named_problem(spec: str) -> Any:
     if callable(found) and not isinstance(found, BilevelProblem | RegularizedProblem):
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ArgumentError(f"problem: {spec}() raised {type(error).__name__}: {error}") from error
     if not isinstance(found, BilevelProblem | RegularizedProblem):
         raise ArgumentError(f"problem: {spec} is a {type(found).__name__}, expected a BilevelProblem")
