@@ -9,6 +9,7 @@ from oracles import scenes
 from oracles.scenes import EPS, LAMS
 
 from implicit_grad import (
+    EXACT,
     ArgumentError,
     ArgumentTypeError,
     Autodiff,
@@ -154,6 +155,25 @@ def test_what_may_not_be_analytic_is_refused():
         theta = np.ones(problem.inner.size if hasattr(problem.inner, "size") else 9)
         with pytest.raises(ArgumentTypeError, match=name):
             ComplexStepGradient()(problem, theta, _at(theta))
+
+
+@pytest.mark.parametrize(("train", "test"), [(1e150, 1.0), (1e-150, 1e-150), (1.0, 1e-160)])
+def test_steps_below_the_range_of_floats_are_no_gradient(rng, train, test):
+    """λA⁻¹h is 1e-330 for H of size 1e300, h∇L_test for a test loss of size 1e-300: 0 in floats, ∇F is not."""
+    X, y = rng.standard_normal((2, 4, 3)), rng.standard_normal((2, 4))
+    scale = np.array([train, test])
+    problem = BilevelProblem(*(LeastSquares(X[i] * scale[i], y[i] * scale[i]) for i in range(2)), 0.7)
+    estimate = MetaGradient(Newton(), ComplexStepGradient())(problem, np.ones(3))
+    assert EXACT(problem, np.ones(3)).unwrap().any()
+    assert estimate.inner.ok
+    assert estimate.status is Status.STAGNATED
+
+
+def test_a_test_loss_without_a_slope_has_the_gradient_zero():
+    flat = LeastSquares(np.zeros((2, 3)), np.ones(2))
+    train = LeastSquares(np.eye(3), np.ones(3))
+    estimate = MetaGradient(Newton(), ComplexStepGradient())(BilevelProblem(train, flat, 0.7), np.ones(3))
+    assert not estimate.unwrap().any()
 
 
 def test_other_backends_are_refused(rng):

@@ -19,6 +19,8 @@ from implicit_grad.results import Card, Cost, Estimate, Solution
 _SHARE = 1e-30
 """h in units of ‖θ‖ + ‖φ‖: h² is lost beside anything, h is not lost at all."""
 _REFINEMENTS = 3
+_FAINTEST = float(np.finfo(np.float64).tiny / np.finfo(np.float64).eps)
+"""Of numbers below it rounding takes more than its share."""
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,23 @@ class _Run:
             r = self.stationarity(phi, self.theta + turns)
             phi = phi - 1j * _solve(spectrum, r.imag)
         self.cost += Cost(values=self.size)
-        slopes = self.test.value(phi).imag / self.h[..., 0]
+        slopes = np.moveaxis(self.test.value(phi).imag, 0, -1)
+        lost = _faint(np.moveaxis(phi.imag, 0, -2).reshape(*self.phi.shape[:-1], -1)) | self._lost(slopes)
         saddle = spectrum[0][..., 0] <= 0
-        return np.moveaxis(slopes, 0, -1), saddle, self.met(r.real[0])
+        return slopes / self.h, saddle, self.met(r.real[0]) & ~lost
+
+    def _lost(self, slopes: Array) -> Array:
+        """Whether the slopes fell below the range of floats, and are not 0 because ∇L_test is."""
+        faint = _faint(slopes)
+        if faint.any():
+            self.cost += Cost(gradients=1)
+            faint &= self.test.gradient(self.phi[None, ...])[0].any(axis=-1)
+        return faint
+
+
+def _faint(x: Array) -> Array:
+    """Whether all that is left of a vector is so small that digits have been lost."""
+    return np.abs(x).max(axis=-1) < _FAINTEST
 
 
 def _solve(spectrum: tuple[Array, Array], b: Array) -> Array:
