@@ -99,6 +99,14 @@ def test_nan_in_one_right_hand_side():
     assert np.abs(ours - without).max() <= 1e4 * 1e-8 * np.abs(without).max()
 
 
+def test_a_solution_beyond_the_range_of_floats_costs_the_neighbours_nothing():
+    """A⁻¹b = 1e310 while it is computed: LAPACK gives up on infinite rows, and would on all problems with them."""
+    matrices = np.stack([1e-310 * np.eye(30), A])
+    solution = BlockCG(900, 1e-9)(matrices, B[:, None])
+    assert all(s is Status.NONFINITE for s in solution.status[:, 0])
+    assert np.array_equal(solution.value[:, 1], BlockCG(900, 1e-9)(A[None], B[:, None]).value[:, 0])
+
+
 def test_a_saddle_is_a_saddle_for_all_columns():
     """One A, one verdict; the other problem of the batch does not hear of it."""
     matrices = np.stack([A, A - 2 * np.eye(30)])

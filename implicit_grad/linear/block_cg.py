@@ -138,8 +138,12 @@ def _recurrence(
     nonfinite, iterations = negative, 0
     with np.errstate(over="ignore", invalid="ignore"):
         while iterations < limit and look_again(active, iterations, tolerance=tolerance):
+            D = xp.where(active[..., None], R + beta @ P, xp.zeros_like(R))
+            # An iterate or a residual that has overflowed: LAPACK would give up on all problems.
+            usable = xp.all(xp.all(xp.isfinite(D), axis=-1), axis=-1)
+            nonfinite, active = nonfinite | ~usable, active & usable[..., None]
             here = xp.any(active, axis=-1)
-            P, live = _orthonormal_rows(xp.where(active[..., None], R + beta @ P, xp.zeros_like(R)))
+            P, live = _orthonormal_rows(xp.where(usable[..., None, None], D, xp.zeros_like(D)))
             Q = layout.apply(P)
             iterations += 1
             finite = xp.all(xp.all(xp.isfinite(Q), axis=-1), axis=-1)
