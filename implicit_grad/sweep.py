@@ -15,12 +15,19 @@ import numpy as np
 
 from implicit_grad import border, storage
 from implicit_grad.backend import Backend, get_backend, namespace, norm, to_numpy
-from implicit_grad.errors import ArgumentError
-from implicit_grad.estimators import ImplicitGradient, MetaGradient, UnrolledGradient
+from implicit_grad.errors import ArgumentError, ArgumentTypeError
+from implicit_grad.estimators import (
+    CheckpointedGradient,
+    ForwardModeGradient,
+    ImplicitGradient,
+    LambdaPath,
+    MetaGradient,
+    UnrolledGradient,
+)
 from implicit_grad.inner import GradientDescent, InnerSolver, Newton
 from implicit_grad.linear import CG, Cholesky, spectrum_ends
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Solution, Status, describe, status_codes
+from implicit_grad.results import Solution, Status, describe, status_codes, statuses, worst_status
 from implicit_grad.tasks import TaskSource
 
 Progress = Callable[[str], None]
@@ -67,18 +74,18 @@ class ErrorSweep:
     reference_solver: InnerSolver = field(default_factory=lambda: Newton(rtol=1e-13))
 
     def __post_init__(self) -> None:
-        if not self.methods:
-            raise ArgumentError("methods: at least one MetaGradient is needed")
+        if not callable(getattr(self.source, "sample", None)) or isinstance(self.source, type):
+            raise ArgumentTypeError(f"source: expected a task source such as Sinusoid(), got {self.source!r}")
+        object.__setattr__(self, "methods", _several("methods", self.methods))
         for method in self.methods:
-            if not isinstance(method.inner_solver, GradientDescent):
-                raise ArgumentError(f"methods: a sweep over inner steps needs GradientDescent, got {method!r}")
+            _check_method(method)
         border.count("tasks", self.tasks, minimum=1)
-        border.positive("lams", np.asarray(self.lams))
-        steps = tuple(sorted({border.count("inner_steps", k) for k in self.inner_steps}))
-        if not steps:
-            raise ArgumentError("inner_steps: at least one step count is needed")
-        object.__setattr__(self, "inner_steps", steps)
+        border.count("seed", self.seed)
+        object.__setattr__(self, "lams", tuple(border.positive_float("lams", x) for x in _several("lams", self.lams)))
+        steps = {border.count("inner_steps", k) for k in _several("inner_steps", self.inner_steps)}
+        object.__setattr__(self, "inner_steps", tuple(sorted(steps)))
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")  # of a run that diverged its status tells
     def run(self, progress: Progress = lambda stage: None, *, backend: str | Backend | None = None) -> Any:
         """Return the sweep as an `xarray.Dataset`, which lives on the host whatever the backend.
 
@@ -130,6 +137,30 @@ class ErrorSweep:
         return None
 
 
+def _several(name: str, values: Any) -> tuple[Any, ...]:
+    """Return one entry or more as a tuple, which keeps the sweep hashable."""
+    if not isinstance(values, tuple | list | range | np.ndarray):
+        raise ArgumentTypeError(f"{name}: expected a tuple, got {values!r}")
+    if len(values) == 0:
+        raise ArgumentError(f"{name}: at least one entry is needed")
+    return tuple(values)
+
+
+def _check_method(method: Any) -> None:
+    """Refuse what cannot be evaluated at all inner accuracies of one run at once."""
+    if not isinstance(method, MetaGradient):
+        raise ArgumentTypeError(f"methods: expected a MetaGradient, got {method!r}")
+    if not isinstance(method.inner_solver, GradientDescent):
+        raise ArgumentError(f"methods: a sweep over inner steps needs GradientDescent, got {method!r}")
+    if isinstance(method.estimator, CheckpointedGradient | ForwardModeGradient):
+        raise ArgumentError(
+            f"methods: {method.label} runs the inner solver again, once for each step count; UnrolledGradient gives "
+            f"the same numbers from one run"
+        )
+    if isinstance(method.estimator, LambdaPath):
+        raise ArgumentError(f"methods: {method.label} has λ of its own; the sweep's are those of its problem")
+
+
 class _Reference:
     """φ* and g*, with the spectrum of A there."""
 
@@ -160,17 +191,27 @@ class _Table:
         kept = [*kept, self.exact.inner.value] if self.sweep.at_optimum else kept
         return namespace(*kept).stack(kept, axis=0)
 
+    def inner_codes(self, run: Solution[Any]) -> Any:
+        """How a run that ends at each of the points has ended: `(S, L, T)`."""
+        path = run.path
+        assert path is not None  # recorded
+        assert path.codes is not None
+        codes = [path.codes[path.index(k)] for k in self.sweep.inner_steps]
+        return np.stack([*codes, status_codes(self.exact.inner.status)] if self.sweep.at_optimum else codes)
+
     def fill(self, solver: GradientDescent, run: Solution[Any]) -> None:
-        stacked = replace(run, value=self.points(run), path=None)
+        stacked = replace(run, value=self.points(run), path=None, status=statuses(self.inner_codes(run)))
         shared = self._conjugate_gradients(solver, stacked)
         for i, method in self.sweep.methods_of(solver):
             if i in shared:
                 continue
             if isinstance(method.estimator, UnrolledGradient):
                 gradients = to_numpy(method.estimator.at_steps(self.problem, run, self.sweep.inner_steps)[0])
+                codes = self.inner_codes(run)
                 if self.sweep.at_optimum:
                     gradients = np.concatenate([gradients, np.full_like(gradients[:1], np.nan)])
-                self._store(i, gradients, status_codes(run.status))
+                    codes[-1] = Status.NONFINITE.code  # no path ends there
+                self._store(i, gradients, codes)
             else:
                 estimate = method.estimator(self.problem, self.theta, stacked)
                 self._store(i, estimate.gradient, status_codes(estimate.status))
@@ -193,7 +234,8 @@ class _Table:
         for i, k in budgets.items():
             # A shorter run ends before the direction of negative curvature that stopped the longest.
             early = (codes == Status.INDEFINITE.code) & (k <= taken)
-            self._store(i, estimate.path.points[k], np.where(early, Status.BUDGET_SPENT.code, codes))
+            own = np.where(early, Status.BUDGET_SPENT.code, codes)
+            self._store(i, estimate.path.points[k], status_codes(worst_status(stacked.status, statuses(own))))
         return set(budgets)
 
     def _store(self, i: int, gradients: Any, codes: Any) -> None:

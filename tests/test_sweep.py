@@ -1,6 +1,7 @@
 """A sweep is a table of what single runs give, one by one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,17 +10,21 @@ from implicit_grad import (
     CG,
     EXACT,
     ArgumentError,
+    ArgumentTypeError,
+    CheckpointedGradient,
     Cholesky,
     FirstOrderGradient,
+    ForwardModeGradient,
     GradientDescent,
     ImplicitGradient,
+    LambdaPath,
     MetaGradient,
     Newton,
     Status,
     UnrolledGradient,
 )
 from implicit_grad.linear import spectrum_ends
-from implicit_grad.results import STATUSES
+from implicit_grad.results import STATUSES, status_codes
 from implicit_grad.sweep import ErrorSweep, powers_of_two
 from implicit_grad.tasks import Digits, RandomRidge, Sinusoid
 
@@ -35,6 +40,7 @@ METHODS = (
     MetaGradient(PLAIN, UnrolledGradient()),
     MetaGradient(GD, FirstOrderGradient()),
 )
+PER_RUN = (CheckpointedGradient(), ForwardModeGradient(), LambdaPath((0.5, 2.0), 3))
 SOURCES = [RandomRidge(dim=6, train_samples=7), Digits(ways=3, shots=2, queries=4), Sinusoid(3, 4, (3,))]
 LAMS = {"random ridge": (0.05, 3.0), "digits": (0.05, 3.0), "sinusoid": (8.0, 50.0)}
 
@@ -128,6 +134,27 @@ def test_conjugate_gradient_stopped_at_a_saddle_keeps_the_shorter_runs():
     assert (status.sel(estimator="CG-30") == Status.INDEFINITE.code).any()
 
 
+@pytest.mark.parametrize(
+    "estimator", [ImplicitGradient(Cholesky()), ImplicitGradient(CG(2)), UnrolledGradient()], ids=repr
+)
+@pytest.mark.parametrize("inner", [GradientDescent(None, 0, rtol=1e-6), GradientDescent(1.5, 0)], ids=repr)
+def test_every_cell_has_the_status_of_a_run_that_ends_there(inner, estimator):
+    """Not that of the longest: 2 steps do not meet a tolerance that 400 meet, nor have they diverged as 400 have."""
+    source = RandomRidge(dim=6, train_samples=7)
+    methods, steps = (MetaGradient(inner, estimator),), (0, 2, 400)
+    table = ErrorSweep(source, methods, (0.05, 3.0), steps, 2, 77, at_optimum=True).run()
+    task_rng, theta_rng = np.random.default_rng(77).spawn(2)
+    batch = source.sample(task_rng, tasks=2, lam=np.array([[0.05], [3.0]]))
+    theta = source.initial_parameters(theta_rng)
+    for k, step in enumerate(steps):
+        record = True if isinstance(estimator, UnrolledGradient) else (step,)
+        alone = MetaGradient(replace(inner, steps=step, record=record), estimator)(batch, theta)
+        assert np.array_equal(table.status.values[0, :, k], status_codes(alone.status))
+    assert len(np.unique(table.status.values[0, :, :3])) > 1
+    ends = table.status.values[0, :, 3]
+    assert (ends == Status.NONFINITE.code).all() or isinstance(estimator, ImplicitGradient)
+
+
 def test_same_seed_same_numbers():
     first, second = _sweep(SOURCES[2]).run(), _sweep(SOURCES[2]).run()
     assert first.equals(second)
@@ -139,13 +166,19 @@ def test_same_seed_same_numbers():
     [
         ({"lams": (0.0,)}, "lams"),
         ({"lams": (np.nan,)}, "lams"),
+        ({"lams": ()}, "lams"),
+        ({"lams": ((0.5, 1.0), (2.0, 3.0))}, "lams"),
+        ({"lams": 1.0}, "lams"),
+        ({"inner_steps": 5}, "inner_steps"),
+        ({"seed": -1}, "seed"),
+        ({"seed": None}, "seed"),
         ({"inner_steps": ()}, "inner_steps"),
         ({"inner_steps": (-1,)}, "inner_steps"),
         ({"tasks": 0}, "tasks"),
     ],
 )
 def test_bad_settings(changes, name):
-    with pytest.raises(ArgumentError, match=name):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=rf"^{name}: "):
         _sweep(SOURCES[0], **changes)
 
 
@@ -154,6 +187,25 @@ def test_methods_need_gradient_descent():
         ErrorSweep(SOURCES[0], (EXACT,), (1.0,), (1,), 1, 7)
     with pytest.raises(ArgumentError, match="at least one"):
         ErrorSweep(SOURCES[0], (), (1.0,), (1,), 1, 7)
+
+
+@pytest.mark.parametrize(
+    "method", [METHODS[0].estimator, MetaGradient, "CG-2", *(MetaGradient(GD, e) for e in PER_RUN)], ids=repr
+)
+def test_methods_that_cannot_share_a_run_are_refused(method):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=r"^methods: "):
+        ErrorSweep(SOURCES[0], (method,), (1.0,), (1,), 1, 7)
+
+
+def test_a_source_has_to_be_one():
+    for source in (None, RandomRidge):
+        with pytest.raises(ArgumentTypeError, match=r"^source: "):
+            ErrorSweep(source, METHODS, (1.5,), (1,), 1, 7)
+
+
+def test_a_sweep_of_lists_is_as_hashable_as_one_of_tuples():
+    lists = ErrorSweep(SOURCES[0], list(METHODS), [0.5, 2], [1, 4], 1, 7)
+    assert hash(lists) == hash(ErrorSweep(SOURCES[0], METHODS, (0.5, 2.0), (1, 4), 1, 7))
 
 
 def test_powers_of_two():
