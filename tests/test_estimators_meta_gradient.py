@@ -1,5 +1,7 @@
 """The composed call: parameter trees, batches, layouts, read-only input."""
 
+from dataclasses import replace
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from implicit_grad import (
     ScipyCG,
     ScipyMinimize,
     Softplus,
+    Status,
     UnrolledGradient,
 )
 
@@ -255,3 +258,14 @@ def test_wrong_objects_are_named():
         ImplicitGradient(Cholesky)
     with pytest.raises(ArgumentError, match="theta"):
         EXACT(scene.problem, {})
+
+
+@pytest.mark.parametrize("steps", [220, 800])
+@pytest.mark.parametrize("method", METHODS, ids=IDS)
+@pytest.mark.parametrize("make", [scenes.ridge, scenes.softmax], ids=["ridge", "softmax"])
+def test_a_run_that_diverges_is_told_by_its_status_and_by_no_warning(make, method, steps):
+    """Warnings are errors here: what overflows at 1e200 was said once, by `DIVERGED`."""
+    scene = make(0.37)
+    far = replace(method, inner_solver=GradientDescent(50.0, steps, record=True))
+    estimate = far(scene.problem, scene.theta)
+    assert estimate.status is Status.DIVERGED

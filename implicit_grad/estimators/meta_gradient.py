@@ -161,7 +161,9 @@ class MetaGradient:
         return reach(self.inner_solver, linear_solver, problem, theta, rtol, budget, constants)
 
     def _estimate(self, problem: BilevelProblem, theta: Array) -> Estimate:
-        return self.estimator(problem, theta, self.inner_solver(problem, theta))
+        # Of an inner solve that diverged the status tells, and no warning of each operation at its end.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            return self.estimator(problem, theta, self.inner_solver(problem, theta))
 
     def _measured(self, problem: BilevelProblem, theta: Array) -> Estimate:
         nested = tracemalloc.is_tracing()
