@@ -142,6 +142,23 @@ def count(name: str, value: Any, *, minimum: int = 0) -> int:
     return number
 
 
+def seed(name: str, value: Any) -> int:
+    """Return a seed as int: a whole number of any size, as NumPy's generators take it.
+
+    Raises
+    ------
+    ArgumentTypeError
+        For bools and anything that is not an integer.
+    ArgumentError
+        Below 0.
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
+        raise ArgumentTypeError(f"{name}: expected a whole number >= 0, got {value!r}")
+    if value < 0:
+        raise ArgumentError(f"{name}: expected a whole number >= 0, got {value}")
+    return int(value)
+
+
 def flag(name: str, value: Any) -> bool:
     """Return True or False, and nothing that merely looks like it."""
     if not isinstance(value, bool):

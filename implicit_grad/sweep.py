@@ -80,7 +80,7 @@ class ErrorSweep:
         for method in self.methods:
             _check_method(method)
         border.count("tasks", self.tasks, minimum=1)
-        border.count("seed", self.seed)
+        object.__setattr__(self, "seed", border.seed("seed", self.seed))
         object.__setattr__(self, "lams", tuple(border.positive_float("lams", x) for x in _several("lams", self.lams)))
         steps = {border.count("inner_steps", k) for k in _several("inner_steps", self.inner_steps)}
         object.__setattr__(self, "inner_steps", tuple(sorted(steps)))

@@ -80,6 +80,12 @@ def test_every_figure_runs_draws_and_judges(stem):
     assert all(f"**{name}**" in figure.caption(tables) for name in tables)
 
 
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("stem", figures.STEMS)
+def test_every_figure_can_be_built_at_its_own_size_and_seed(stem, quick):
+    assert figures.figure(stem).sweeps(quick, figures.SEED)
+
+
 def test_a_panel_without_data_is_named_in_the_caption():
     figure = figures.figure("time_memory_vs_inner_steps")
     studies = figure.sweeps(True, SEED)
