@@ -1,6 +1,8 @@
 """Every figure script from end to end on tiny problems: studies run, panels fill, claims have numbers."""
 
+import importlib
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -107,3 +109,10 @@ def test_median_slopes_of_vectors_and_of_columns(shape):
 
 def test_a_slope_of_two_points_is_none():
     assert np.isnan(median_slope(np.arange(3.0), np.array([1.0, np.nan, 2.0])))
+
+
+def test_the_readme_has_every_figure_with_its_claim():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for stem in figures.STEMS:
+        claim = importlib.import_module(f"analysis.{stem}").__doc__.splitlines()[0]
+        assert f"| [{stem}](figures/{stem}.md) | {claim} |" in text
