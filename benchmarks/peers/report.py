@@ -35,7 +35,7 @@ def _opening(record: Record) -> str:
         f"Written by `make peers`. Every entry is a run of `verify(candidate, problem, thetas, rtol={RTOL:g})` at "
         f"{POINTS} θ: *pass* is right to {RTOL:g} of ‖∇F‖, *fail* is wrong by more than that and the oracles' own "
         "resolution, *cannot tell* is neither; the number is the measured error. ∇F comes from oracles that share no "
-        "code with the library.",
+        "code with the library under test.",
         f"Problems: {problems}. Parameters: {sizes}; weights and bias are separate arrays. The recipes in "
         "`benchmarks/peers/` are written as users of each library write them. *Usual* settings are the library's "
         "defaults or those of its examples; *strict* ones leave nothing unconverged. A recipe that fails is run "
@@ -58,7 +58,13 @@ def _summary(record: Record) -> str:
         cells = [_count([r for r in runs if (r.precision, r.settings) == column]) for column in _COLUMNS]
         rows.append([label, *cells, _blame(record, label, runs)])
     head = ["recipe", "usual, float32", "usual, float64", "strict, float64", "why it fails"]
-    return "## Summary\n\nLargest error of each column in brackets.\n\n" + table(head, rows)
+    told = []
+    for precision, settings in _COLUMNS:
+        these = [run for run in record.runs if (run.precision, run.settings) == (precision, settings)]
+        passed = sum(run.verdict == "PASS" for run in these)
+        told.append(f"{passed} of {len(these)} runs with {settings} settings in {precision} pass")
+    text = f"{'; '.join(told)}. Largest error of each column in brackets."
+    return f"## Summary\n\n{text}\n\n" + table(head, rows)
 
 
 def _count(runs: list[Run]) -> str:
@@ -148,9 +154,14 @@ def _row(runs: list[Run]) -> list[str]:
         runs[0].recipe,
         runs[0].case,
         *(_cell(by.get(column)) for column in _COLUMNS),
-        "; ".join(f"{run.settings.removeprefix('only ')}: {_cell(run)}" for run in rest),
+        "; ".join(map(_only, rest)),
         "; ".join([*told, *faults]),
     ]
+
+
+def _only(run: Run) -> str:
+    told = f", {run.diagnosis}" if run.causes else ""
+    return f"{run.settings.removeprefix('only ')}: {_cell(run)}{told}"
 
 
 def _cell(run: Run | None) -> str:

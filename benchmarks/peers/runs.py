@@ -71,6 +71,11 @@ class Run:
         return f"{self.library}: {self.recipe}"
 
     @property
+    def causes(self) -> bool:
+        """Whether the diagnosis names a formula."""
+        return bool(self.diagnosis) and not self.diagnosis.startswith("no formula")
+
+    @property
     def failed(self) -> bool:
         """Whether the verdict is a failure."""
         return self.verdict == "FAIL"

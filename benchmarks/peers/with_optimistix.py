@@ -151,7 +151,13 @@ RECIPES = (
         _SQUARES,
     ),
     Recipe("Optimistix", "`fixed_point` of a gradient step, `ImplicitAdjoint()`", _fixed_point, (_INNER,)),
-    Recipe("Optimistix", "`GradientDescent`, `RecursiveCheckpointAdjoint`", _checkpointed, (STEPS,)),
+    Recipe(
+        "Optimistix",
+        "`GradientDescent`, `RecursiveCheckpointAdjoint`",
+        _checkpointed,
+        (STEPS,),
+        remark="`max_steps=16` makes 15 steps, which is the K of the diagnosis",
+    ),
     Recipe("Lineax", "`CG` by hand", _by_hand(lx.CG), (_LINEAR,)),
     Recipe("Lineax", "`GMRES` by hand", _by_hand(lx.GMRES), (_LINEAR,)),
 )
