@@ -93,6 +93,14 @@ def test_a_loss_without_bound_from_below_is_not_called_converged():
     assert not run.ok
 
 
+def test_nor_where_G_leaves_the_range_of_floats():
+    """∞ − ∞ at both ends of a step is no warning (they are errors here), and no decrease."""
+    problem = BilevelProblem(Diagonal(np.array([-3.0, 2.0]), 1.0), Diagonal(np.ones(2)), 0.5)
+    run = LBFGS(2000, rtol=1e-14)(problem, np.array([0.3, -0.8]))
+    assert np.abs(run.value).max() > 1e150
+    assert run.status is Status.STAGNATED
+
+
 def test_a_history_of_none_is_refused():
     with pytest.raises(ArgumentError, match="history"):
         LBFGS(5, 0)

@@ -60,8 +60,9 @@ class Iterate:
             trials += 1
             # A change of G below its own rounding says nothing. How large that is depends on the terms that
             # cancel in G, which only the loss knows: below √eps relative the gradient may decide, too.
-            eps, size = epsilon(direction), xp.abs(old[1]) + xp.abs(self.value)
-            drop = old[1] - self.value
+            eps = epsilon(direction)
+            with np.errstate(over="ignore", invalid="ignore"):  # G may be infinite at both ends
+                size, drop = xp.abs(old[1]) + xp.abs(self.value), old[1] - self.value
             enough = (drop >= -_ARMIJO * t * slope) & (drop > 8 * eps * size) & ~whole
             blind = (xp.abs(drop) <= eps**0.5 * size) | whole
             accepted = enough | (blind & (self.residual < old[2]))
