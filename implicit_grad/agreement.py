@@ -22,9 +22,9 @@ from implicit_grad.estimators import (
 )
 from implicit_grad.inner import LBFGS, GradientDescent, InnerSolver, Newton
 from implicit_grad.linear import Cholesky, spectrum_ends
-from implicit_grad.problem import BilevelProblem
+from implicit_grad.problem import BilevelProblem, expect_problem
 from implicit_grad.reference import reference
-from implicit_grad.results import Estimate, Solution
+from implicit_grad.results import Estimate, Solution, Status
 
 _UNRESOLVED = 0.1
 """A floor above this share of the gradient's size tells nothing."""
@@ -61,7 +61,8 @@ class Agreement:
     @property
     def differences(self) -> Array:
         """‖g_i − g_j‖: `(k, k, ...)`."""
-        return norm(self.gradients[:, None] - self.gradients[None, :])
+        with np.errstate(invalid="ignore", over="ignore"):
+            return norm(self.gradients[:, None] - self.gradients[None, :])
 
     @property
     def ratios(self) -> Array:
@@ -69,15 +70,33 @@ class Agreement:
         together = self.floors[:, None] + self.floors[None, :]
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = self.differences / together
+        ratio = np.where(np.isnan(ratio) & np.isfinite(together), np.inf, ratio)  # a candidate that is not finite
         # Two that are equal agree, whatever they can tell; what can tell nothing contradicts nobody.
         return np.where((self.differences == 0) | np.isinf(together), 0.0, ratio)
 
     @property
     def resolved(self) -> Array:
-        """Whether an oracle's floor is below a tenth of ‖g‖, as the sharpest one sees it: `(k, ...)`."""
-        sharpest = np.argmin(self.floors, axis=0)
-        sizes = norm(np.take_along_axis(self.gradients, sharpest[None, ..., None], axis=0)[0])
-        return np.isfinite(self.floors) & ((self.floors <= _UNRESOLVED * sizes) | (self.floors == 0))
+        """Whether an oracle's floor is below a tenth of ‖g‖, as the sharpest one sees it: `(k, ...)`.
+
+        Candidates always count: one that is far too large has a large floor, and is as wrong as any.
+        """
+        sharp = (self.floors <= _UNRESOLVED * self.size) | (self.floors == 0)
+        return np.isfinite(self.floors) & (sharp | ~self._asked)
+
+    @property
+    def _asked(self) -> Array:
+        """Which rows are oracles and no candidates: `(k, 1, ...)` booleans."""
+        own = np.array([name in _ORACLES for name in self.oracles], dtype=bool)
+        return own.reshape(-1, *(1,) * (self.floors.ndim - 1))
+
+    @property
+    def size(self) -> Array:
+        """‖g‖ as the sharpest oracle sees it, and a candidate only where no oracle answers: `(...)`."""
+        if not self.oracles:
+            return np.zeros(self.floors.shape[1:])
+        asked = np.where(self._asked, self.floors, np.inf)
+        sharpest = np.argmin(np.where(np.isinf(asked).all(axis=0), self.floors, asked), axis=0)
+        return norm(np.take_along_axis(self.gradients, sharpest[None, ..., None], axis=0)[0])
 
     @property
     def agrees(self) -> Array:
@@ -142,9 +161,8 @@ def _outside(ratios: Array, usable: Array, authority: int | None) -> Array:
 
 def _table(one: Agreement) -> str:
     names, ratios, usable = one.oracles, one.ratios, one.resolved
-    sharpest = int(np.argmin(one.floors))
-    size = float(norm(one.gradients[sharpest]))
-    width = max(len("oracle"), *map(len, names)) + 2
+    size = float(one.size)
+    width = max(map(len, ("oracle", *names))) + 2
     columns = [f"{i + 1}" for i in range(len(names))]
     lines = [f"{'oracle':<{width}}{'floor/‖g‖':>11}" + "".join(f"{c:>9}" for c in columns)]
     for i, name in enumerate(names):
@@ -171,6 +189,7 @@ def _verdict(one: Agreement, usable: Array) -> str:
     return f"verdict: disagreement; outside the consensus: {', '.join(wrong)}"
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # what fails is left out, with its reason
 def agree(
     problem: BilevelProblem,
     theta: Array,
@@ -200,7 +219,7 @@ def agree(
     theta : (..., d) array
         Problems of a batch are compared one by one.
     candidates : dict of (..., d) arrays, optional
-        Gradients under test, by name; their floor is rounding, ½ eps ‖g‖.
+        Gradients under test, by name; their floor is rounding, ½ eps ‖g‖. One that is not finite disagrees with all.
     solver : InnerSolver, optional
         Solves for φ and, perturbed, for the contrastive rule and for finite differences. The default, L-BFGS, asks
         for gradients only: an error in a Hessian cannot reach those two.
@@ -232,6 +251,7 @@ def agree(
     >>> [name for name, out in zip(found.oracles, found.dissenters) if out]
     ['mine']
     """
+    expect_problem(problem)
     theta = problem.parameters(theta)
     if namespace(theta) is not np:
         raise ArgumentTypeError("theta: oracles are compared on the host; move the problem with to_numpy")
@@ -239,7 +259,9 @@ def agree(
     unknown = set(without) - set(_ORACLES)
     if unknown:
         raise ArgumentError(f"without: {sorted(unknown)} are none of {list(_ORACLES)}")
-    mine = {name: _candidate(name, g, theta) for name, g in (candidates or {}).items()}
+    if candidates is not None and not isinstance(candidates, Mapping):
+        raise ArgumentTypeError(f"candidates: expected a dict of gradients by name, got {type(candidates).__name__}")
+    mine = {str(name): _candidate(str(name), g, theta) for name, g in (candidates or {}).items()}
     names = [name for name in _ORACLES if name not in without]
     left_out = {name: why for name in names if (why := _too_dear(name, int(theta.shape[-1])))}
     names = [name for name in names if name not in left_out]
@@ -247,7 +269,7 @@ def agree(
     gradients = np.full((len(mine) + len(names), *theta.shape), np.nan)
     floors = np.full((len(mine) + len(names), *shape), np.inf)
     for i, g in enumerate(mine.values()):
-        gradients[i], floors[i] = g, 0.5 * epsilon(theta) * norm(g)
+        gradients[i], floors[i] = g, np.where(np.isfinite(norm(g)), 0.5 * epsilon(theta) * norm(g), 0.0)
     refusals: dict[str, list[str]] = {name: [] for name in names}
     solve = solver or LBFGS(2000, rtol=1e-14)
     for index in np.ndindex(shape):
@@ -299,9 +321,10 @@ class _Row:
 
     def __init__(self, problem: BilevelProblem, theta: Array, solver: InnerSolver) -> None:
         self.problem, self.theta, self.solver = problem, theta, solver
-        first = solver(problem, theta)
-        polished = Newton(1e-13)(problem, theta, start=first.value)
-        self.inner: Solution[Any] = polished if polished.ok else first
+        self.inner: Solution[Any] = solver(problem, theta)
+        if self.inner.status not in (Status.DIVERGED, Status.NONFINITE):
+            polished = Newton(1e-13)(problem, theta, start=self.inner.value)
+            self.inner = polished if polished.ok else self.inner
         self.lowest, self.largest = np.nan, np.nan
         if self.inner.ok:
             self.lowest, self.largest = map(float, spectrum_ends(problem.curvature(self.inner.value)))

@@ -14,7 +14,7 @@ from implicit_grad._differences import Line, agreement, jump, noise_of, step_len
 from implicit_grad.backend import Array, dot, epsilon, namespace, norm
 from implicit_grad.errors import ArgumentTypeError, LossError, NondeterministicLossError, NonFiniteError
 from implicit_grad.objectives import SmoothFunction
-from implicit_grad.problem import BilevelProblem
+from implicit_grad.problem import BilevelProblem, expect_problem
 
 _REPETITIONS = 3
 
@@ -162,6 +162,7 @@ def check_problem(
     >>> report.ok, [finding.defect for finding in report.findings]
     (False, [Defect.KINK, Defect.KINK])
     """
+    expect_problem(problem)
     theta = problem.parameters(theta)
     if namespace(theta) is not np:
         raise ArgumentTypeError("theta: problems are checked on the host; move the arrays with to_numpy")

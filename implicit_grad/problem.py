@@ -202,6 +202,18 @@ class BilevelProblem:
         return BilevelProblem(losses[0], losses[1], self.lam)
 
 
+def expect_problem(problem: Any) -> None:
+    """Refuse what is no bilevel problem.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Naming the type that came.
+    """
+    if not isinstance(problem, BilevelProblem):
+        raise ArgumentTypeError(f"problem: expected a BilevelProblem, got {type(problem).__name__}")
+
+
 def _plus_diagonal(hessian: Callable[[], Array], shift: Array) -> Array:
     """Return H + σI."""
     H = hessian()

@@ -3,11 +3,23 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 from oracles import scenes
 
-from implicit_grad import ArgumentError, Autodiff, BilevelProblem, agree, reference
+from implicit_grad import (
+    ArgumentError,
+    ArgumentTypeError,
+    Autodiff,
+    BilevelProblem,
+    GradientDescent,
+    agree,
+    certify,
+    check_problem,
+    reference,
+)
+from implicit_grad.agreement import _ORACLES
 
 CONVEX = {"ridge": scenes.ridge, "softmax": scenes.softmax}
 
@@ -74,6 +86,38 @@ def test_a_wrong_candidate_is_named(factor):
     assert "outside the consensus: mine" in str(found)
 
 
+@pytest.mark.parametrize("factor", [0.0, 1e-20, 1e20, 1e300, np.nan, np.inf])
+def test_a_candidate_of_any_size_is_named_and_sizes_nothing(factor):
+    """Its own rounding is no measure of what oracles can tell; one that is not finite is not right either."""
+    scene = scenes.ridge(0.37)
+    without = ("contrastive", "finite difference")
+    mine = {"mine": np.full(6, 1.0) * factor}
+    found = agree(scene.problem, scene.theta, candidates=mine, without=without)
+    alone = agree(scene.problem, scene.theta, without=without)
+    assert not found.agrees
+    assert np.array_equal(found.dissenters, [True] + [False] * len(alone.oracles))
+    assert np.array_equal(found.resolved[1:], alone.resolved)
+    assert "outside the consensus: mine" in str(found)
+
+
+def test_where_no_oracle_answers_the_table_says_why():
+    """A saddle, a loss without a lower bound, a kink, a solver that diverges, and nobody asked."""
+    scene = scenes.ridge(0.37)
+    test = Autodiff(lambda w: anp.sum(w))
+    losses = (lambda w: w[0] ** 2 - w[1] ** 2, lambda w: -anp.sum(w**2), lambda w: anp.sum(anp.abs(w)))
+    found = [
+        *(agree(BilevelProblem(Autodiff(f), test, 0.5), np.array([0.0, 1.0])) for f in losses),
+        agree(scene.problem, scene.theta, solver=GradientDescent(100.0, 1000)),
+        agree(scene.problem, scene.theta, without=tuple(_ORACLES)),
+    ]
+    for none in found:
+        assert none.oracles == ()
+        assert not none.agrees
+        assert none.dissenters.shape == (0,)
+        assert "inconclusive" in str(none)
+    assert "DIVERGED" in str(found[3])
+
+
 def test_losses_without_a_closed_form_leave_two_oracles_out():
     scene = scenes.ridge(0.37)
     X, y = scene.problem.inner.X, scene.problem.inner.y
@@ -99,9 +143,15 @@ def test_a_batch_is_its_problems():
         (lambda p, t: agree(p, t, without=("nothing",)), "without"),
         (lambda p, t: agree(p, t, candidates={"exact": t}), "candidates"),
         (lambda p, t: agree(p, t, candidates={"mine": np.ones(5)}), "candidates"),
+        (lambda p, t: agree(p, t, candidates=[np.ones(6)]), "candidates"),
+        (lambda p, t: agree(None, t), "problem"),
+        (lambda p, t: reference(None, t), "problem"),
+        (lambda p, t: certify(None, t, t), "problem"),
+        (lambda p, t: check_problem(p.inner, t), "problem"),
+        (lambda p, t: reference(p, t).error(np.ones(5)), "gradient"),
     ],
 )
 def test_bad_input(call, name):
     scene = scenes.ridge(0.37)
-    with pytest.raises(ArgumentError, match=name):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=rf"^{name}"):
         call(scene.problem, scene.theta)

@@ -22,7 +22,7 @@ from implicit_grad.certificates._point import Point
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.inner import LBFGS, InnerSolver, Newton
 from implicit_grad.linear import Cholesky
-from implicit_grad.problem import BilevelProblem
+from implicit_grad.problem import BilevelProblem, expect_problem
 from implicit_grad.results import Cost, Estimate
 
 _GRADIENT_STEPS = 6
@@ -150,6 +150,7 @@ def certify(
     and m-strong convexity gives both :math:`\lVert\hat\varphi - \varphi^*\rVert \le \delta` and
     :math:`\lVert G^{*-1}\rVert \le \lambda/m`. The rounding allowance is a model of norms, not interval arithmetic.
     """
+    expect_problem(problem)
     theta = problem.parameters(theta)
     seen = _smallest_seen(estimate, phi)
     gradient, phi = _operands(problem, theta, estimate, phi)

@@ -17,7 +17,7 @@ from implicit_grad.estimators.implicit import ImplicitGradient
 from implicit_grad.inner import InnerSolver, Newton
 from implicit_grad.linear import Cholesky
 from implicit_grad.objectives.autodiff import flatten, is_tree
-from implicit_grad.problem import BilevelProblem
+from implicit_grad.problem import BilevelProblem, expect_problem
 from implicit_grad.results import Cost, Estimate, Solution
 
 
@@ -89,8 +89,7 @@ class MetaGradient:
         ArgumentError, ArgumentTypeError
             For bad input, before any work.
         """
-        if not isinstance(problem, BilevelProblem):
-            raise ArgumentTypeError(f"problem: expected a BilevelProblem, got {type(problem).__name__}")
+        expect_problem(problem)
         if is_tree(theta):
             vector, unflatten = flatten(theta)
             if problem.batch_shape:
@@ -150,8 +149,7 @@ class MetaGradient:
         ----------
         Eisenstat, Walker, Choosing the forcing terms in an inexact Newton method, SIAM J. Sci. Comput. 17 (1996).
         """
-        if not isinstance(problem, BilevelProblem):
-            raise ArgumentTypeError(f"problem: expected a BilevelProblem, got {type(problem).__name__}")
+        expect_problem(problem)
         theta = problem.parameters(theta)
         border.positive_float("rtol", border.tolerance("rtol", rtol))
         if namespace(theta) is not np:

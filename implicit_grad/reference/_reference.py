@@ -12,7 +12,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentError, ArgumentTypeError, ConvergenceError, IndefiniteError
 from implicit_grad.inner import Newton
-from implicit_grad.problem import BilevelProblem
+from implicit_grad.problem import BilevelProblem, expect_problem
 from implicit_grad.reference._arithmetic import Verified, verified_arithmetic
 from implicit_grad.reference._enclosure import Enclosure, NoMinimum, NotProven, enclose
 from implicit_grad.reference._losses import ReferenceLoss
@@ -60,7 +60,13 @@ class Reference:
 
     def error(self, gradient: Any) -> Array:
         """‖gradient − ∇F‖/‖∇F‖, the difference taken exactly: `(...)`."""
-        g = np.broadcast_to(border.real_array("gradient", gradient, min_ndim=1), self.gradient.shape)
+        g = border.real_array("gradient", gradient, min_ndim=1)
+        try:
+            g = np.broadcast_to(g, self.gradient.shape)
+        except ValueError:
+            raise ArgumentError(
+                f"gradient: shape {g.shape} does not fit the reference, {self.gradient.shape}"
+            ) from None
         found = np.empty(self.gradient.shape[:-1])
         for index in np.ndindex(found.shape):
             size = _length(list(self.values[index]))
@@ -116,6 +122,7 @@ def reference(problem: BilevelProblem, theta: Array, digits: int = 50, *, start:
     >>> abs(found.values[0] - Fraction(2, 9)) <= found.radius, float(found.radius) < 1e-50
     (True, True)
     """
+    expect_problem(problem)
     theta = problem.parameters(theta)
     if namespace(theta) is not np:
         raise ArgumentTypeError("theta: references are computed on the host; move the problem with to_numpy")
