@@ -27,6 +27,11 @@ pytestmark = pytest.mark.xdist_group("cluster")
 CELLS = systems(40, kilobytes=20, seconds=0.02)
 
 
+def workers_of(cluster):
+    """With the patience that a busy machine asks for: a killed worker may take long to come back."""
+    return Cluster(cluster.scheduler_address, timeout=120)
+
+
 def failing(number):
     raise ValueError(f"cell {number}")
 
@@ -67,19 +72,17 @@ def tree(folder):
 
 
 def test_two_workers_give_the_same_bits(cluster, serial, tmp_path):
-    results = sweep(CELLS, tmp_path, runner=Cluster(cluster.scheduler_address))
+    results = sweep(CELLS, tmp_path, runner=workers_of(cluster))
     assert results.tally.computed == len(CELLS)
     assert tree(tmp_path) == serial
-    assert sweep(CELLS, tmp_path, runner=Cluster(cluster.scheduler_address)).tally.reused == len(CELLS)
+    assert sweep(CELLS, tmp_path, runner=workers_of(cluster)).tally.reused == len(CELLS)
 
 
 def test_the_cells_run_on_the_workers(cluster, tmp_path):
     cells = [Cell(own_process, {"number": n}) for n in range(8)]
-    processes = {int(each["process"]) for each in sweep(cells, tmp_path, runner=Cluster(cluster.scheduler_address))}
+    processes = {int(each["process"]) for each in sweep(cells, tmp_path, runner=workers_of(cluster))}
     assert processes <= {each["pid"] for each in workers(cluster)}
-    alone = sweep(
-        [Cell(own_process, {"number": 99}, alone=True)], tmp_path, runner=Cluster(cluster.scheduler_address)
-    )
+    alone = sweep([Cell(own_process, {"number": 99}, alone=True)], tmp_path, runner=workers_of(cluster))
     assert int(alone[0]["process"]) == os.getpid()  # what measures stays here
 
 
@@ -98,7 +101,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster, serial, tmp_path
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
 
-    results = sweep(CELLS, tmp_path, runner=Cluster(cluster.scheduler_address), progress=kill)
+    results = sweep(CELLS, tmp_path, runner=workers_of(cluster), progress=kill)
     assert killed
     assert results.tally.computed == len(CELLS)
     assert tree(tmp_path) == serial
@@ -110,7 +113,7 @@ def test_a_panel_of_a_figure_is_the_same_there(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(panels, "PANELS", {"ridge": Panel("ridge", RandomRidge(dim=4, train_samples=5), 0.1, 2, 32)})
     cell = cells_of(figure("super_efficiency"), quick=True, seed=3, backend="numpy")["ridge"]
     here = sweep([cell], tmp_path / "here")
-    there = sweep([cell], tmp_path / "there", runner=Cluster(cluster.scheduler_address))
+    there = sweep([cell], tmp_path / "there", runner=workers_of(cluster))
     assert (here.tally.computed, there.tally.computed) == (1, 1)
     assert there[0].drop_attrs().identical(here[0].drop_attrs())  # attributes say how long it took
 
@@ -120,7 +123,7 @@ def test_damaged_and_missing_cells_are_made_good(cluster, serial, tmp_path):
     store = Store(tmp_path)
     store.path(job(CELLS[2]).key).write_bytes(b"damage")
     store.path(job(CELLS[4]).key).unlink()
-    results = sweep(CELLS[:6], tmp_path, runner=Cluster(cluster.scheduler_address))
+    results = sweep(CELLS[:6], tmp_path, runner=workers_of(cluster))
     assert (results.tally.computed, results.tally.reused, len(results.tally.quarantined)) == (2, 4, 1)
     made = tree(tmp_path)
     assert {name: made[name] for name in made if name.startswith("cells")}.items() <= serial.items()
@@ -128,13 +131,13 @@ def test_damaged_and_missing_cells_are_made_good(cluster, serial, tmp_path):
 
 def test_a_cell_that_fails_there_is_an_error_here(cluster, tmp_path):
     with pytest.raises(CellFailed, match=r"2 of 2 cells failed.*ValueError: cell"):
-        sweep([Cell(failing, {"number": n}) for n in range(2)], tmp_path, runner=Cluster(cluster.scheduler_address))
+        sweep([Cell(failing, {"number": n}) for n in range(2)], tmp_path, runner=workers_of(cluster))
 
 
 def test_workers_with_other_sources_are_refused(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr("implicit_grad.engine.cell.source_digest", lambda modules: "0" * 64)
     with pytest.raises(SourceChanged, match="same code on every worker"):
-        sweep(CELLS[:2], tmp_path, runner=Cluster(cluster.scheduler_address))
+        sweep(CELLS[:2], tmp_path, runner=workers_of(cluster))
 
 
 def test_functions_of_the_script_itself_are_refused(cluster, tmp_path, monkeypatch):
@@ -142,7 +145,7 @@ def test_functions_of_the_script_itself_are_refused(cluster, tmp_path, monkeypat
     monkeypatch.setattr(system, "__module__", "__main__")
     monkeypatch.setattr(system, "__qualname__", "mine")
     with pytest.raises(ArgumentError, match="in a module that is installed there"):
-        sweep([Cell(system, {"number": 1})], tmp_path, runner=Cluster(cluster.scheduler_address))
+        sweep([Cell(system, {"number": 1})], tmp_path, runner=workers_of(cluster))
 
 
 def test_where_no_scheduler_answers(tmp_path):
@@ -160,7 +163,7 @@ def test_a_complete_sweep_needs_no_scheduler(tmp_path):
 def test_a_cell_that_kills_every_worker_is_given_up(cluster, tmp_path):
     """Near the end: it costs the cluster a few workers."""
     with pytest.raises(CellFailed, match="its workers died"):
-        sweep([Cell(deadly, {"number": 1})], tmp_path, runner=Cluster(cluster.scheduler_address))
+        sweep([Cell(deadly, {"number": 1})], tmp_path, runner=workers_of(cluster))
 
 
 def test_when_all_workers_go_away_the_sweep_ends_and_what_is_finished_is_kept(cluster, serial, tmp_path):
@@ -170,6 +173,7 @@ def test_when_all_workers_go_away_the_sweep_ends_and_what_is_finished_is_kept(cl
         if tally.computed == 3:
             cluster.scale(0)
 
+    cluster.wait_for_workers(1, timeout=120)  # the test before has killed a few
     with pytest.raises(ClusterError, match="no worker is left"):
         sweep(CELLS, tmp_path, runner=Cluster(cluster.scheduler_address, timeout=4), progress=send_home)
     made = tree(tmp_path)

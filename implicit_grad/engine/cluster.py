@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import math
 import pickle
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -70,6 +71,9 @@ class Cluster:
         distributed = _distributed()
         client = None
         try:
+            # A client that fails to connect is closed by the garbage collector, at a moment when that may deadlock.
+            place = distributed.comm.get_address_host_port(self.address)
+            socket.create_connection(place, timeout=min(self.timeout, CONNECT)).close()
             client = distributed.Client(self.address, timeout=min(self.timeout, CONNECT), set_as_default=False)
             client.wait_for_workers(1, timeout=self.timeout)
         except (OSError, ValueError, TimeoutError) as error:
