@@ -158,6 +158,7 @@ class TestExplain:
 
 
 @opt_in
+@pytest.mark.filterwarnings("ignore")  # theirs
 @pytest.mark.parametrize("name", LIBRARIES)
 class TestLibraries:
     @pytest.fixture
