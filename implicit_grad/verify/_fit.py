@@ -16,6 +16,7 @@ _STARTS = 4
 _HOPELESS = 0.5
 _ROUNDS = 10
 _PATIENCE = 4
+_WALK = 12
 _SHIFT = 1e-6
 _FINE = np.linspace(-1.0, 1.0, 41)
 
@@ -110,7 +111,22 @@ class Fitter:
             # The shape may be near where the length, between two values of the grid, is not.
             starts = list(dict.fromkeys([*starts, *self._starts(formula, True)[0]]))
         choices = self._refined(formula, starts, scaled) if hopeful else starts
-        return self._best(formula, [(i, x) for i, x in choices], scaled)
+        best = self._best(formula, [(i, x) for i, x in choices], scaled)
+        return self._walked(formula, best, scaled) if hopeful and formula.counts else best
+
+    def _walked(self, formula: WrongFormula, fit: Fit | None, scaled: bool) -> Fit | None:
+        """Try the next counts as long as that helps: K steps of α are nearly K + 1 steps of αK/(K + 1)."""
+        for _ in range(_WALK):
+            if fit is None or fit.fits or fit.count is None or fit.number is None or fit.unexplained > _HOPELESS:
+                break
+            i, counts = formula.counts.index(fit.count), formula.counts
+            beside = [j for j in (i - 1, i + 1) if 0 <= j < len(counts)]
+            starts = [(j, fit.number * fit.count / counts[j]) for j in beside]
+            other = self._best(formula, [(j, x) for j, x in self._refined(formula, starts, scaled)], scaled)
+            if other is None or other.unexplained >= fit.unexplained:
+                break
+            fit = other
+        return fit
 
     def away(self, fit: Fit, sample: Sample) -> float:
         """Distance of a fitted formula from what the candidate made of another sample, in units of its noise."""
@@ -154,7 +170,7 @@ class Fitter:
                 between = _distance(candidate, curve, scaled)
                 best = int(np.argmin(between))
                 found.append((float(between[best]), i, float(x[j] * (x[j + 1] / x[j]) ** _FINE[best])))
-        near = sorted(found)[:_STARTS]
+        near = sorted(found)[: 2 if sample.scene.loops else _STARTS]
         # Where the best of a formula leaves most of the error, no refinement will make it fit.
         hopeful = near and near[0][0] <= _HOPELESS * sample.error
         return [(i, start) for _, i, start in (near if hopeful else near[:1])], bool(hopeful)
