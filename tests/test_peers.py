@@ -125,6 +125,17 @@ class TestRecord:
         assert record.runs
         assert (ROOT / "docs" / "peers.md").read_text(encoding="utf-8") == page(record)
 
+    def test_the_readme_says_what_the_runs_say(self):
+        record = Record.read(STORED)
+        strict = [r for r in record.runs if r.settings == STRICT]
+        usual = [r for r in record.runs if (r.settings, r.precision) == (USUAL, "float64")]
+        inverse = [100 * r.error for r in usual if r.recipe.endswith("`solve_inv`")]
+        assert all(r.verdict == "PASS" for r in strict)
+        text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+        assert f"all {len(strict)} runs of {len({r.label for r in strict})} recipes pass" in text
+        assert f"the usual ones {sum(r.verdict == 'PASS' for r in usual)} of {len(usual)} (float64, to 1e-4)" in text
+        assert f"{min(inverse):.0f} to {max(inverse):.0f} % off" in text
+
     def test_the_committed_runs_are_complete(self):
         """Every library that was not left out has all its recipes on all cases in both precisions."""
         record = Record.read(STORED)
