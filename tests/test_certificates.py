@@ -9,6 +9,7 @@ from oracles.losses import Counting, Diagonal, Scaled
 from implicit_grad import (
     CG,
     ArgumentError,
+    ArgumentTypeError,
     BilevelProblem,
     Cholesky,
     FirstOrderGradient,
@@ -20,10 +21,11 @@ from implicit_grad import (
     SoftmaxCrossEntropy,
     UnrolledGradient,
 )
-from implicit_grad.certificates import Constants, Kind, RandomLanczos, certify, closed_form_constants
+from implicit_grad.certificates import Constants, Kind, RandomLanczos, ShiftedCholesky, certify, closed_form_constants
 from implicit_grad.tasks import Sinusoid
 
 ESTIMATORS = (FirstOrderGradient(), ImplicitGradient(CG(1)), ImplicitGradient(CG(5)), ImplicitGradient(Cholesky()))
+TO_ACCURACY = MetaGradient(GradientDescent(None, 1), ImplicitGradient(CG(1))).to_accuracy
 REFERENCE = MetaGradient(Newton(1e-14), ImplicitGradient(Cholesky(refinements=3)))
 
 
@@ -248,6 +250,11 @@ def test_at_a_saddle_there_is_no_bound():
         (lambda p, t: certify(p, t, t), "phi"),
         (lambda p, t: certify(p, t, t, t, newton_steps=-1), "newton_steps"),
         (lambda p, t: certify(p, t, t, t, gradient_steps=-1), "gradient_steps"),
+        (lambda p, t: certify(p, t, t, t, constants=3), "constants"),
+        (lambda p, t: certify(p, t, t, t, constants=Constants(np.ones(7), 1.0, 1.0)), "constants: m"),
+        (lambda p, t: certify(p, t, t, t, curvature_bound=ShiftedCholesky), "curvature_bound"),
+        (lambda p, t: TO_ACCURACY(p, t, limit=5), "limit"),
+        (lambda p, t: TO_ACCURACY(p, t, constants=3), "constants"),
         (lambda p, t: Constants(0.0, 1.0, 1.0), "m"),
         (lambda p, t: Constants(1.0, -1.0, 1.0), "beta"),
         (lambda p, t: Constants(1.0, 1.0, np.nan), "rho"),
@@ -257,5 +264,5 @@ def test_bad_input(call, name):
     problem, theta = _scene()
     if theta.shape[-1] == 3:
         theta = theta[..., :3]
-    with pytest.raises(ArgumentError, match=name):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=rf"^{name}"):
         call(problem, theta)

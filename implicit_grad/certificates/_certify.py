@@ -155,6 +155,9 @@ def certify(
     seen = _smallest_seen(estimate, phi)
     gradient, phi = _operands(problem, theta, estimate, phi)
     border.flag("two_sided", two_sided)
+    if curvature_bound is not None:
+        border.strategy("curvature_bound", curvature_bound, "ShiftedCholesky()")
+    check_constants(constants, theta.shape[:-1])
     mover = _mover(problem, gradient_steps, newton_steps)
     point = Point(problem, theta, phi)
     premises, kind, curvature, cost = _premises(point, constants, curvature_bound, gradient)
@@ -201,6 +204,28 @@ def certify(
         curvature.failure,
         seen,
     )
+
+
+def check_constants(constants: Any, shape: tuple[int, ...]) -> None:
+    """Refuse what are no constants, and constants of another batch.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        Naming the one that does not fit.
+    """
+    if constants is None:
+        return
+    if not isinstance(constants, Constants):
+        raise ArgumentTypeError(f"constants: expected Constants(m, beta, rho), got {constants!r}")
+    for name in ("m", "beta", "rho", "concordance"):
+        own = np.shape(getattr(constants, name))
+        try:
+            fits = np.broadcast_shapes(own, shape) == shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ArgumentError(f"constants: {name} of shape {own} does not fit a batch of shape {shape}")
 
 
 def _mover(problem: BilevelProblem, gradient_steps: int | None, newton_steps: int) -> InnerSolver | None:

@@ -154,6 +154,8 @@ class MetaGradient:
         border.positive_float("rtol", border.tolerance("rtol", rtol))
         if namespace(theta) is not np:
             raise ArgumentTypeError("theta: certificates are computed on the host; move the problem with to_numpy")
+        if limit is not None and not isinstance(limit, Cost):
+            raise ArgumentTypeError(f"limit: expected Cost(gradients=..., hvps=...), got {limit!r}")
         budget = limit or Cost(gradients=100_000, hvps=100_000)
         linear_solver = check(self.estimator, self.inner_solver)
         return reach(self.inner_solver, linear_solver, problem, theta, rtol, budget, constants)
