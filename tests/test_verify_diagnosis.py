@@ -51,6 +51,19 @@ def test_free_numbers_are_found(softmax, formula):
     assert fit.unexplained <= 1e-9
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "step"), [("K-step unrolled", 14, 0.1), ("Neumann series cut off", 16, 0.7)]
+)
+def test_counts_are_found_where_their_neighbours_nearly_fit(softmax, name, count, step):
+    """16 steps of 0.7 are nearly 20 of 0.56: the fit walks from one to the other."""
+    formula = wrong_formula(name)
+    number = step * Scene.of(softmax, np.zeros(6)).step_size
+    fit = Fitter(samples_of(lambda t: formula(softmax, t, number=number, count=count), softmax)).fit(formula)
+    assert fit.fits
+    assert fit.count == count
+    assert fit.number == pytest.approx(number, rel=1e-6)
+
+
 def test_containers_exist_and_hold_no_circle():
     parents = {formula.name: formula.part_of for formula in CATALOGUE}
     for name in parents:
