@@ -176,6 +176,12 @@ def test_a_test_loss_without_a_slope_has_the_gradient_zero():
     assert not estimate.unwrap().any()
 
 
+def test_a_batch_of_none():
+    scene = scenes.ridge(0.37)
+    theta = np.zeros((0, 6))
+    assert MetaGradient(Newton(), ComplexStepGradient())(scene.problem, theta).gradient.shape == (0, 6)
+
+
 def test_other_backends_are_refused(rng):
     X, y = strict.asarray(rng.standard_normal((5, 3))), strict.asarray(rng.standard_normal(5))
     problem = BilevelProblem(LeastSquares(X, y), LeastSquares(X, y), 0.3)

@@ -111,7 +111,7 @@ def _layers(widths: tuple[int, ...], X: Array, activation: Any, *, bias: bool) -
             parts: list[Array] = []
             for depth in reversed(range(len(weights))):
                 product = np.swapaxes(inputs[depth], -1, -2) @ delta
-                block = [product.reshape(*product.shape[:-2], -1)]
+                block = [product.reshape(*product.shape[:-2], product.shape[-2] * product.shape[-1])]
                 parts[:0] = [*block, delta.sum(axis=-2)] if bias else block
                 if depth:
                     delta = (delta @ np.swapaxes(weights[depth], -1, -2)) * slopes[depth - 1]

@@ -141,7 +141,7 @@ class _Run:
             phi = phi - 1j * _solve(spectrum, r.imag)
         self.cost += Cost(values=self.size)
         slopes = np.moveaxis(self.test.value(phi).imag, 0, -1)
-        lost = _faint(np.moveaxis(phi.imag, 0, -2).reshape(*self.phi.shape[:-1], -1)) | self._lost(slopes)
+        lost = _faint(np.abs(phi.imag).max(axis=0)) | self._lost(slopes)
         saddle = spectrum[0][..., 0] <= 0
         return slopes / self.h, saddle, self.met(r.real[0]) & ~lost
 
