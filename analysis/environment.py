@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.machine()}",
-        "threads": ", ".join(threads) or "as the libraries choose",
+        "threads": ", ".join(threads) or "one, set by the sweep engine",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
 
