@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from implicit_grad import plot
+from implicit_grad import ArgumentError, plot
 
 xr = pytest.importorskip("xarray")
 PLOTS = sorted(name for name in dir(plot) if name.startswith("plot_"))
@@ -67,6 +67,13 @@ def test_errors_need_no_tasks(ax, table):
     plot.plot_errors(table.isel(task=3), ax=ax)
     solid = [line for line in ax.lines if line.get_linestyle() == "-" and len(line.get_xdata())]
     assert np.array_equal(solid[1].get_ydata(), table.relative_error.isel(task=3, estimator=1))
+
+
+def test_one_axis_at_a_time(table, ax):
+    """A sweep has λ beside the inner steps."""
+    for whole in (table.expand_dims(lam=[0.5, 2.0]), table.isel(inner_steps=0)):
+        with pytest.raises(ArgumentError, match=r"^dataset: "):
+            plot.plot_errors(whole, ax=ax)
 
 
 def test_bound_ratios_leave_out_what_is_too_small_or_unknown(ax, table):

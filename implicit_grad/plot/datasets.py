@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from implicit_grad.errors import ArgumentError
 from implicit_grad.plot.marks import band, fitted_slope
 from implicit_grad.plot.style import FLOOR, Style, styles_of
 
@@ -51,7 +52,13 @@ def plot_errors(
     """
     ax = plt.gca() if ax is None else ax
     values = dataset[y] if "task" in dataset[y].dims else dataset[y].expand_dims("task")
-    dim = next(name for name in values.dims if name not in (series, "task"))
+    dims = [name for name in values.dims if name not in (series, "task")]
+    if len(dims) != 1:
+        raise ArgumentError(
+            f"dataset: {y!r} has the axes {dims} beside {series!r} and 'task', and one can be drawn; choose a point "
+            f"of the others first, as in dataset.sel(lam=1.0)"
+        )
+    dim = dims[0]
     labels = [str(label) for label in dataset[series].values]
     chosen = {**styles_of(labels), **(styles or {})}
     for i, label in enumerate(labels):
