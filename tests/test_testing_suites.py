@@ -23,7 +23,7 @@ from implicit_grad import (
     Status,
     UnrolledGradient,
 )
-from implicit_grad.errors import ArgumentError
+from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.testing import (
     LINEAR_LAWS,
     Budget,
@@ -140,6 +140,14 @@ def test_more_examples_are_more_examples():
     assert many.examples > few.examples
     with pytest.raises(ArgumentError, match="examples"):
         check_linear_solver(np.linalg.solve, examples=0)
+
+
+@pytest.mark.parametrize("promise", ["exact", 5, Krylov, 1e-6], ids=repr)
+@pytest.mark.parametrize("check", [check_linear_solver, check_inner_solver, check_meta_gradient])
+def test_what_is_no_promise_is_refused(check, promise):
+    """A promise that no law knows was held to nothing."""
+    with pytest.raises(ArgumentTypeError, match=r"^promise: "):
+        check(lambda *_: np.zeros(1), promise=promise, examples=1)
 
 
 def test_claims():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from implicit_grad import border
+from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear import CG, ScipyCG
 
 
@@ -52,6 +53,23 @@ class Krylov:
 
 
 Promise = Exact | Tolerance | Budget | Krylov
+
+
+def agreed(promise: Any, otherwise: Promise) -> Promise:
+    """Return the promise given, or the other one where none is.
+
+    Raises
+    ------
+    ArgumentTypeError
+        For anything else: a promise that no law knows would be held to nothing.
+    """
+    if promise is None:
+        return otherwise
+    if not isinstance(promise, Promise):
+        raise ArgumentTypeError(
+            f"promise: expected Exact(), Tolerance(rtol), Budget() or Krylov(steps), got {promise!r}"
+        )
+    return promise
 
 
 def promise_of(solver: Any) -> Promise:

@@ -16,7 +16,7 @@ from implicit_grad.testing.linear_subject import Domain, LinearSubject, as_matri
 from implicit_grad.testing.matrices import Array
 from implicit_grad.testing.meta_laws import META_LAWS
 from implicit_grad.testing.meta_subject import MetaSubject
-from implicit_grad.testing.promises import Exact, Promise, promise_of
+from implicit_grad.testing.promises import Exact, Promise, agreed, promise_of
 
 
 def check_linear_solver(
@@ -73,9 +73,7 @@ def check_linear_solver(
     14
     """
     border.strategy("solver", solver, "numpy.linalg.solve")
-    subject = LinearSubject(
-        solver, promise_of(solver) if promise is None else promise, given, domain, tuple(batch_shapes)
-    )
+    subject = LinearSubject(solver, agreed(promise, promise_of(solver)), given, domain, tuple(batch_shapes))
     return judge(_name(solver), examine(laws, subject, examples=examples, seed=seed))
 
 
@@ -114,7 +112,7 @@ def check_inner_solver(
     {'HOLDS'}
     """
     border.strategy("solver", solver, "Newton()")
-    subject = InnerSubject(solver, promise_of(solver) if promise is None else promise)
+    subject = InnerSubject(solver, agreed(promise, promise_of(solver)))
     return judge(_name(solver), examine(laws, subject, examples=examples, seed=seed))
 
 
@@ -220,7 +218,7 @@ def check_meta_gradient(
     ...
     """
     border.strategy("function", function, "MetaGradient(Newton(), ImplicitGradient(CG(5)))")
-    subject = MetaSubject(function, Exact() if promise is None else promise)
+    subject = MetaSubject(function, agreed(promise, Exact()))
     return judge(_name(function), examine(laws, subject, examples=examples, seed=seed))
 
 
