@@ -21,9 +21,11 @@ def test_kills_of_a_single_process(bench, rng):
     assert faults.kills(bench, rng, 3, jobs=1).times >= 3
 
 
-def test_a_kill_of_a_sweep_with_workers(bench, rng):
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_a_kill_of_a_sweep_with_workers(bench, rng, whole_group):
+    """Workers left alone end too: else the output that they inherited would not."""
     pytest.importorskip("joblib", reason="the extra `sweep` is not installed")
-    assert faults.kills(bench, rng, 1, jobs=2).times >= 1
+    assert faults.kills(bench, rng, 1, jobs=2, whole_group=whole_group).times >= 1
 
 
 def test_interrupts_exit_with_130(bench, rng):
