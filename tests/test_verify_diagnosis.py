@@ -64,6 +64,15 @@ def test_counts_are_found_where_their_neighbours_nearly_fit(softmax, name, count
     assert fit.number == pytest.approx(number, rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["damped curvature", "K-step unrolled, start held"])
+def test_the_end_of_a_range_explains_nothing(softmax, name):
+    """No damping is the right gradient and a step of nothing is zero: those are not what the formula is about."""
+    right = name == "damped curvature"
+    held = samples_of(lambda t: EXACT(softmax, t).gradient if right else 1e-40 * t, softmax)
+    fit = Fitter(held).fit(wrong_formula(name))
+    assert fit is None or not fit.fits
+
+
 def test_containers_exist_and_hold_no_circle():
     parents = {formula.name: formula.part_of for formula in CATALOGUE}
     for name in parents:

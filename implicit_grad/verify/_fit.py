@@ -17,6 +17,7 @@ _HOPELESS = 0.5
 _ROUNDS = 10
 _PATIENCE = 4
 _WALK = 12
+_EDGE = 1.01
 _SHIFT = 1e-6
 _FINE = np.linspace(-1.0, 1.0, 41)
 
@@ -223,6 +224,11 @@ class Fitter:
         return min(fits, key=lambda fit: (fit.unexplained, fit.misfit), default=None)
 
     def _judged(self, formula: WrongFormula, i: int, number: float | None, scaled: bool) -> Fit | None:
+        free = formula.number
+        if free is not None and number is not None:
+            share = number / free.unit.of(self.fitted[0].scene)
+            if not _EDGE * free.lowest < share < free.highest / _EDGE:
+                return None
         vectors = [self._vector(formula, sample, i, number) for sample in self.samples]
         if not all(np.isfinite(vector).all() for vector in vectors):
             return None
