@@ -61,6 +61,15 @@ class RegularizedProblem:
         BilevelProblem(self.inner, self.outer, 1.0)  # checks the losses
         if isinstance(self.regularizer, type) or not isinstance(self.regularizer, Regularizer):
             raise ArgumentTypeError(f"regularizer: expected a value such as Quadratic(0.5), got {self.regularizer!r}")
+        size, weights = getattr(self.inner, "size", None), getattr(self.regularizer, "weights", None)
+        if size is not None and weights is not None and weights.shape[-1] not in (1, size):
+            raise ArgumentError(f"regularizer: {weights.shape[-1]} weights for {size} parameters")
+        try:
+            _ = self.batch_shape
+        except ValueError:
+            parts = (self.inner, self.outer, self.regularizer)
+            shapes = [tuple(getattr(part, "batch_shape", ())) for part in parts]
+            raise ArgumentError(f"regularizer: the batch axes of losses and λ, {shapes}, do not broadcast") from None
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

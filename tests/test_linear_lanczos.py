@@ -5,7 +5,7 @@ import pytest
 from oracles.scenes import EPS
 from oracles.systems import symmetric
 
-from implicit_grad import extreme_eigenvalues
+from implicit_grad import ArgumentTypeError, extreme_eigenvalues
 from implicit_grad.linear import as_operator
 
 
@@ -63,3 +63,8 @@ def test_nan_is_reported_as_nan():
     smallest, largest = _ends(A, steps=3)
     assert abs(smallest[0] - 1) <= 4 * EPS
     assert np.isnan([smallest[1], largest[1]]).all()
+
+
+def test_an_array_is_no_operator():
+    with pytest.raises(ArgumentTypeError, match=r"^A: .*as_operator"):
+        extreme_eigenvalues(np.eye(3))

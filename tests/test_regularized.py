@@ -367,6 +367,11 @@ def test_bad_problems_are_refused_by_name():
         RegularizedProblem(loss, loss, Quadratic)
     with pytest.raises(ArgumentTypeError, match="inner"):
         RegularizedProblem(lambda w: w, loss, Quadratic(0.5))
+    with pytest.raises(ArgumentError, match="regularizer: 4 weights for 2 parameters"):
+        RegularizedProblem(loss, loss, DiagonalQuadratic(np.ones(4)))
+    three = LeastSquares(np.stack([np.eye(2)] * 3), np.ones((3, 2)))
+    with pytest.raises(ArgumentError, match="regularizer: the batch axes"):
+        RegularizedProblem(three, loss, Quadratic(np.array([0.5, 2.0])))
     problem = RegularizedProblem(loss, loss, Quadratic(0.5))
     estimate = EXACT(BilevelProblem(loss, loss, 0.5), np.zeros(2))
     with pytest.raises(ArgumentTypeError, match="problem: expected a bilevel problem"):

@@ -8,6 +8,7 @@ import numpy as np
 
 from implicit_grad import border
 from implicit_grad.backend import Array, dot, namespace, norm, to_numpy, transpose
+from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear.operator import Operator
 
 _SEED = 20190910
@@ -98,6 +99,8 @@ def extreme_eigenvalues(A: Operator, steps: int = 40) -> tuple[np.ndarray, np.nd
     smallest, largest : (...) NumPy arrays
     """
     border.count("steps", steps, minimum=1)
+    if not isinstance(A, Operator):
+        raise ArgumentTypeError(f"A: expected an Operator, as of as_operator(A, b), got {type(A).__name__}")
     xp, d = namespace(A.like), A.size
     draw = np.random.default_rng(_SEED).standard_normal(d)
     start = xp.asarray(draw / np.linalg.norm(draw), dtype=A.like.dtype)
