@@ -175,7 +175,7 @@ def kills(bench: Bench, rng: np.random.Generator, times: int, *, jobs: int, whol
         said = [process.stdout.readline().strip()]
         if said != ["ready"]:
             raise LostError(f"the sweep after {killed} kills failed: {process.communicate()[1]}")
-        if killed % 4:  # else it may die before its first cell
+        if killed % 4 != 3:  # else it may die before its first cell
             said.append(process.stdout.readline().strip())
         # Moments over half of a sweep: several kills meet one folder before it is complete.
         time.sleep(float(rng.uniform(0, 0.5 * bench.duration / jobs)))
