@@ -208,7 +208,7 @@ def test_a_candidate_that_writes_into_the_data_is_seen(problem):
     assert Fault.MUTATION in look(mutates_the_data(problem), problem)
 
 
-@pytest.mark.parametrize("result", [None, "g", [1.0], {"g": np.ones(2)}, object()], ids=str)
+@pytest.mark.parametrize("result", [None, "g", [1.0], {"g": np.ones(2)}, object()], ids=lambda r: type(r).__name__)
 def test_what_is_no_gradient_is_a_failure_not_a_crash(problem, result):
     report = look(lambda theta: result, problem)
     assert report.verdict is Verdict.FAIL
