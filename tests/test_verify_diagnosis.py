@@ -67,10 +67,12 @@ def test_counts_are_found_where_their_neighbours_nearly_fit(softmax, name, count
 @pytest.mark.parametrize("name", ["damped curvature", "K-step unrolled, start held"])
 def test_the_end_of_a_range_explains_nothing(softmax, name):
     """No damping is the right gradient and a step of nothing is zero: those are not what the formula is about."""
-    right = name == "damped curvature"
-    held = samples_of(lambda t: EXACT(softmax, t).gradient if right else 1e-40 * t, softmax)
-    fit = Fitter(held).fit(wrong_formula(name))
-    assert fit is None or not fit.fits
+    formula = wrong_formula(name)
+    unit = formula.number.unit.of(Scene.of(softmax, np.zeros(6)))
+    held = samples_of(lambda t: formula(softmax, t, number=1e-3 * formula.number.lowest * unit), softmax)
+    fitter = Fitter(held)
+    assert fitter._judged(formula, 0, 1e-3 * formula.number.lowest * unit, False) is None
+    assert fitter._judged(formula, 0, 2 * formula.number.lowest * unit, False) is not None
 
 
 def test_containers_exist_and_hold_no_circle():
