@@ -306,9 +306,9 @@ class Contest:
         return readings
 
     def alone(self, job: str, case: Any, quantity: str) -> float:
-        """Median seconds of the library by itself, under its first setting."""
+        """Median seconds of the library by itself, in its first form and under its first setting."""
         worker = next(each for each in self.workers if each.contender is LIBRARY)
-        (form,) = worker.ask("load", job, case, case.data())[quantity]
+        form = worker.ask("load", job, case, case.data())[quantity][0]
         lane = _Lane(worker, form, calls=worker.ask("calls_for", quantity, form, self.effort.block)[0])
         return _median(self._rounds([lane], quantity, self.effort.rounds)[lane])
 
