@@ -204,6 +204,14 @@ def test_each_fault_is_seen_and_named(problem, fault):
     assert not others, others
 
 
+def test_where_it_is_off_is_shown_only_where_it_is(problem):
+    right = verify(EXACT, problem, [THETA]).points[0].right.gradient
+    column, halved = (look(lambda t, g=g: g.copy(), problem, [THETA]) for g in (right[:, None], 0.5 * right))
+    assert column.verdict is halved.verdict is Verdict.FAIL
+    assert "where it is off" not in str(column)
+    assert "where it is off" in str(halved)
+
+
 def test_a_candidate_that_writes_into_the_data_is_seen(problem):
     assert Fault.MUTATION in look(mutates_the_data(problem), problem)
 

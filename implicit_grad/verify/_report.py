@@ -172,7 +172,8 @@ class Report:
         parts = [f"{self.verdict.name}: {self.name}: {self._sentence()}", self._table()]
         if self.observations:
             parts.append("\n".join(["seen:", *(f"  {each}" for each in self.observations)]))
-        if self.verdict is not Verdict.PASS and np.isfinite(self.worst.relative_error):
+        # A fault of the interface fails a gradient whose numbers are right: there is nothing to point at.
+        if self.worst.allowed < self.worst.error < np.inf:
             parts.append(self._worst_directions())
         if self.diagnosis is not None:
             parts.append(str(self.diagnosis))
