@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,6 +83,7 @@ def descend(
     extra: Cost,
     rtol: float = 0.0,
     distance: Distance | float | None = None,
+    safe: Callable[[], Array | None] | None = None,
 ) -> Solution[Any]:
     """Run `solver.steps` steps of a rule, recording what `solver.record` says.
 
@@ -94,6 +96,8 @@ def descend(
         Step sizes, for the path; a problem without one does not move.
     extra : Cost
         What finding them cost.
+    safe : callable, optional
+        Asked for `Solution.safe_step_size` if a problem diverged.
     """
     kept = kept_steps(solver.record, solver.steps)
     check_memory(theta, len(kept))
@@ -105,7 +109,8 @@ def descend(
         path = run.path(alpha, extra, start is None)
     residual, codes = run.end.residual, run.codes([run.end])[0]
     cost = extra + Cost(gradients=run.asked + run.looked) + run.verdicts
-    return Solution(run.phi, residual, run.taken, statuses(codes), solver, path, cost)
+    shorter = safe() if safe is not None and (codes == Status.DIVERGED.code).any() else None
+    return Solution(run.phi, residual, run.taken, statuses(codes), solver, path, cost, safe_step_size=shorter)
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,10 +32,7 @@ def loss_curvature(problem: BilevelProblem, theta: Array) -> tuple[Array, Cost]:
 
 def safe_step_size(problem: BilevelProblem, theta: Array) -> Array | None:
     """1/M̄ per problem `(...)` where the loss knows a bound of its curvature, so that it costs no product."""
-    bound = getattr(problem.inner, "curvature_bound", None)
-    if bound is None:
-        return None
-    return 1 / (namespace(theta).zeros_like(theta[..., 0]) + bound() + problem.lam_like(theta))
+    return step_sizes(problem, theta, None)[0] if hasattr(problem.inner, "curvature_bound") else None
 
 
 def step_sizes(problem: BilevelProblem, theta: Array, step_size: float | None) -> tuple[Array, Cost]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
-
-import numpy as np
 
 from implicit_grad import border
 from implicit_grad.backend import Array, broadcast_shapes, expand, namespace
@@ -17,7 +16,7 @@ from implicit_grad.inner._recording import checked_record, kept_steps
 from implicit_grad.inner._step_size import safe_step_size, step_sizes
 from implicit_grad.inner.stopping import Distance, checked_distance
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Path, Solution, Status, status_codes
+from implicit_grad.results import Card, Cost, Path, Solution
 
 
 @dataclass(frozen=True)
@@ -99,12 +98,18 @@ class GradientDescent:
         theta = problem.parameters(theta)
         alpha, extra = step_sizes(problem, theta, self.step_size)
         rule = _DescentRule(problem, theta, alpha, self.proximal)
-        solution = descend(
-            self, problem, theta, start, rule, alpha=alpha, extra=extra, rtol=self.rtol, distance=self.distance
+        return descend(
+            self,
+            problem,
+            theta,
+            start,
+            rule,
+            alpha=alpha,
+            extra=extra,
+            rtol=self.rtol,
+            distance=self.distance,
+            safe=None if self.step_size is None else partial(safe_step_size, problem, theta),
         )
-        if self.step_size is not None and bool(np.any(status_codes(solution.status) == Status.DIVERGED.code)):
-            solution = replace(solution, safe_step_size=safe_step_size(problem, theta))
-        return solution
 
     def advance(
         self, problem: BilevelProblem, theta: Array, phi: Array, alphas: Callable[[int], Array], steps: range
