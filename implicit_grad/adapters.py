@@ -18,6 +18,7 @@ from implicit_grad.linear.general_lu import GeneralLU
 from implicit_grad.newton_root import operator
 from implicit_grad.objectives import AutodiffMap
 from implicit_grad.objectives._primitive import Loss, Root, loss_of, reshape, root_of, vector_of
+from implicit_grad.objectives.autodiff import make_known
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Solution
 
@@ -191,11 +192,7 @@ def outer_loss(problem: BilevelProblem, method: MetaGradient) -> Callable[[Any],
 
     def loss(theta: Any) -> Any:
         """Return F(θ), differentiably."""
-        if (device := device_of(theta)) is not None:
-            # Imported once there is a device array: the rules reach into autograd, and load SciPy.
-            from implicit_grad.objectives._device_rules import install
-
-            install(type(theta), device.xp)
+        make_known(theta)
         kept: list[tuple[Array, Solution[Any]]] = []
 
         def value(t: Array) -> Array:

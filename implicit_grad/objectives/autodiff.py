@@ -118,11 +118,8 @@ class Autodiff:
 
     def _rows(self, x: Array) -> list[Array]:
         """Read-only arguments for `f`: the batch itself, or one vector per problem."""
+        make_known(x)
         if (device := device_of(x)) is not None:
-            # Imported once there is a device array: the rules reach into autograd, and load SciPy.
-            from implicit_grad.objectives._device_rules import install
-
-            install(type(x), device.xp)
             x = device.xp.array(x, copy=True)
             return [x] if self.broadcasts else list(x.reshape(-1, x.shape[-1]))
         if not isinstance(x, np.ndarray):
@@ -286,8 +283,14 @@ def _cast_leaves(tree: Any, name: str) -> Any:
             )
         return type(tree)(_cast_leaves(leaf, f"{name}[{i}]") for i, leaf in enumerate(tree))
     leaf = border.finite(name, border.real_array(name, tree))
-    if (device := device_of(leaf)) is not None:
+    make_known(leaf)
+    return leaf
+
+
+def make_known(x: Any) -> None:
+    """Let autograd differentiate with respect to x, if that lives on a device."""
+    if (device := device_of(x)) is not None:
+        # Imported once there is a device array: the rules reach into autograd, and load SciPy.
         from implicit_grad.objectives._device_rules import install
 
-        install(type(leaf), device.xp)
-    return leaf
+        install(type(x), device.xp)
