@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS
-from implicit_grad.backend import physical_memory
+from implicit_grad._memory import physical_memory
 
 
 def machine() -> dict[str, str]:

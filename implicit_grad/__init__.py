@@ -116,8 +116,8 @@ from implicit_grad.results import Cost as Cost
 from implicit_grad.results import Estimate as Estimate
 from implicit_grad.results import Path as Path
 from implicit_grad.results import Solution as Solution
-from implicit_grad.results import Status as Status
 from implicit_grad.results import describe as describe
+from implicit_grad.status import Status as Status
 from implicit_grad.verify import Fault as Fault
 from implicit_grad.verify import Report as Report
 from implicit_grad.verify import Verdict as Verdict

@@ -24,7 +24,8 @@ from implicit_grad.inner import LBFGS, GradientDescent, InnerSolver, Newton
 from implicit_grad.linear import Cholesky, spectrum_ends
 from implicit_grad.problem import BilevelProblem, expect_problem
 from implicit_grad.reference import reference
-from implicit_grad.results import Estimate, Solution, Status
+from implicit_grad.results import Estimate, Solution
+from implicit_grad.status import Status
 
 _UNRESOLVED = 0.1
 """A floor above this share of the gradient's size tells nothing."""

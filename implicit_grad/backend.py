@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad._allocator import settle_allocator
+from implicit_grad._memory import settle_allocator
 from implicit_grad.errors import ArgumentError, BackendError, BackendUnavailable
 
 settle_allocator()
@@ -45,8 +45,7 @@ class Backend:
     synchronize : callable
         Waits until the device has done all work given to it: for timing.
     cholesky : callable
-        `(..., d, d)` → lower factors; raises `numpy.linalg.LinAlgError` where there is none, and never returns
-        garbage instead.
+        `(..., d, d)` → lower factors, without waiting; on a device, whatever its library leaves where there is none.
     solve_triangular : callable
         `(L, b, transpose)` → L⁻¹b or L⁻ᵀb for `(..., d, d)` and `(..., d)` of equal batch.
     """
@@ -169,8 +168,8 @@ def _cupy() -> Backend:
     def cholesky(A: Array) -> Array:
         from cupyx import errstate
 
-        # By default CuPy ignores what cuSOLVER says and returns whatever is in memory.
-        with errstate(linalg="raise"):
+        # Asking cuSOLVER how it went would make the host wait; `factors_of` sees it from the factor.
+        with errstate(linalg="ignore"):
             return cupy.linalg.cholesky(A)
 
     def solve_triangular(L: Array, b: Array, transposed: bool) -> Array:
@@ -330,14 +329,6 @@ def power_of_two_scale(x: Array) -> Array:
     return xp.where(usable, two**exponent, xp.ones_like(largest))
 
 
-def physical_memory() -> int | None:
-    """Bytes of memory of this machine, or None where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Broadcast batch shapes."""
     return tuple(np.broadcast_shapes(*shapes))
@@ -369,26 +360,32 @@ def join(parts: list[Array], axis: int = 0) -> Array:
 
 
 def cholesky(A: Array) -> Array:
-    """Lower Cholesky factors `(..., d, d)`.
+    """Lower Cholesky factors `(..., d, d)`; a device leaves whatever it has where there are none, and says nothing.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        Where there are none; a device library's silence is not taken for success.
+        On the host, where there are none.
     """
     device = device_of(A)
     return namespace(A).linalg.cholesky(A) if device is None else device.cholesky(A)
 
 
-def look_again(active: Array, step: int, *, tolerance: bool) -> bool:
+def look_again(active: Array, step: int, *, tolerance: bool, every: int = _READ_EVERY) -> bool:
     """Whether a loop goes on: on the host while a problem is active; a device is asked every eighth step at most.
 
     Reading a mask makes the host wait for the device. Without a tolerance it is never read: the budget ends the
     loop. Callers must freeze problems that are done, so that the steps too many change nothing.
     """
-    if device_of(active) is not None and (not tolerance or step % _READ_EVERY):
-        return True
-    return bool(namespace(active).any(active))
+    return (step % every != 0 and device_of(active) is not None) or any_of(active, ask=tolerance)
+
+
+def any_of(mask: Array, *, ask: bool = False) -> bool:
+    """Whether there is anything to do under a mask: what a device does not tell unasked is taken for yes.
+
+    Callers must do nothing to what is not under the mask.
+    """
+    return bool(namespace(mask).any(mask)) if ask or device_of(mask) is None else True
 
 
 def epsilon(x: Array) -> float:

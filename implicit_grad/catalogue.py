@@ -13,7 +13,8 @@ from types import ModuleType
 
 from implicit_grad import estimators, inner, linear
 from implicit_grad.errors import ArgumentError
-from implicit_grad.results import STATUSES, Card
+from implicit_grad.results import Card
+from implicit_grad.status import STATUSES
 
 _HEADINGS = {
     "estimators": ("estimator", estimators),

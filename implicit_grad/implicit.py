@@ -38,20 +38,22 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, concatenate, namespace, norm, to_numpy
+from implicit_grad._deferred import Deferrable
+from implicit_grad.backend import Array, concatenate, expand, namespace, norm
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.linear import LinearSolver
 from implicit_grad.linear.general_lu import GeneralLU
 from implicit_grad.newton_root import operator, point, tolerance
 from implicit_grad.objectives import Autodiff, SmoothFunction
 from implicit_grad.objectives.stationarity import LinearizedMap, StationarityMap, check_map
-from implicit_grad.results import Cost, Estimate, Solution, Status, status_codes, statuses, worst_status
+from implicit_grad.results import Cost, Estimate, Solution
+from implicit_grad.status import Judged, Status, all_codes, marked, statuses, worst_status
 
 _GIVEN = "the given phi"
 
 
 @dataclass(frozen=True, eq=False)
-class Derivative:
+class Derivative(Judged):
     """A product with dφ*/dθ or its transpose, and what it came from.
 
     Attributes
@@ -70,12 +72,7 @@ class Derivative:
     root: Solution[Any]
     linear: Solution[Any]
     cost: Cost
-    status: Any
-
-    @property
-    def ok(self) -> Any:
-        """`(...)` boolean: whether each problem succeeded in every stage."""
-        return np.vectorize(lambda s: s.ok, otypes=[bool])(self.status)
+    status: Any = Deferrable()
 
     def unwrap(self) -> Array:
         """Return `value` if every stage succeeded for every problem.
@@ -215,20 +212,23 @@ class ImplicitFunction:
         else:
             raise ArgumentTypeError(f"outer: expected a loss E(phi) or E(phi, theta), got {type(outer).__name__}")
         back = self._vjp(at, v)
-        return Estimate(back.value + direct, at.root, back.linear, back.cost + Cost(gradients=1), back.status)
+        return Estimate(
+            back.value + direct, at.root, back.linear, back.cost + Cost(gradients=1), statuses(back.codes)
+        )
 
     def _at(self, phi: Any, theta: Array) -> _Point:
         given = phi if isinstance(phi, Solution) else None
         phi, theta = point(self.F, phi if given is None else given.value, theta)
+        xp = namespace(phi)
         with np.errstate(over="ignore", invalid="ignore"):
             linearized = self.F.linearize(phi, theta)
             residual, allowed = norm(linearized.value), tolerance(linearized, phi, theta, self.rtol)
         if given is None:
-            codes = np.where(to_numpy(residual <= allowed), Status.CONVERGED.code, Status.MAX_STEPS.code)
-            given = Solution(phi, residual, np.zeros(codes.shape, dtype=np.int64), None, _GIVEN)
+            codes = marked(all_codes(residual, Status.MAX_STEPS), residual <= allowed, Status.CONVERGED)
+            given = Solution(phi, residual, xp.zeros(residual.shape, dtype=xp.int64), None, _GIVEN)
         else:
-            codes = np.broadcast_to(status_codes(given.status), residual.shape).copy()
-        codes[~np.isfinite(to_numpy(residual))] = Status.NONFINITE.code
+            codes = expand(xp.asarray(given.codes), residual.shape)
+        codes = marked(codes, ~xp.isfinite(residual), Status.NONFINITE)
         cost = given.cost + Cost(gradients=1, hvps=2)
         root = replace(given, value=phi, residual_norm=residual, status=statuses(codes), cost=cost)
         return _Point(phi, theta, linearized, root)
@@ -239,10 +239,9 @@ class ImplicitFunction:
 
     def _derivative(self, at: _Point, linear: Solution[Any], value: Array) -> Derivative:
         if self.require_minimum:
-            xp = namespace(value)
-            saddle = xp.asarray(status_codes(linear.status) == Status.INDEFINITE.code)
+            xp, saddle = namespace(value), linear.codes == Status.INDEFINITE.code
             value = xp.where(saddle[..., None], xp.full_like(value, float("nan")), value)
-        status = worst_status(at.root.status, linear.status)
+        status = worst_status(at.root, linear)
         return Derivative(value, at.root, linear, at.root.cost + linear.cost + Cost(hvps=1), status)
 
 

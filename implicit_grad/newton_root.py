@@ -13,7 +13,8 @@ from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.linear import LinearSolver, Operator
 from implicit_grad.linear.general_lu import GeneralLU
 from implicit_grad.objectives.stationarity import LinearizedMap, StationarityMap, check_map
-from implicit_grad.results import Card, Cost, Solution, Status, statuses
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status, all_codes, marked, statuses
 
 _HALVINGS = 40
 
@@ -92,10 +93,9 @@ class NewtonRoot:
                 at = F.linearize(phi, theta)
                 met = self._met(at, phi, theta, residual)
                 cost += Cost(gradients=1, hvps=2)
-        codes = np.full(met.shape, Status.STAGNATED.code)
-        codes[steps >= self.max_steps] = Status.MAX_STEPS.code
-        codes[met] = Status.CONVERGED.code
-        codes[~np.isfinite(to_numpy(residual))] = Status.NONFINITE.code
+        codes = marked(all_codes(residual, Status.STAGNATED), xp.asarray(steps >= self.max_steps), Status.MAX_STEPS)
+        codes = marked(codes, xp.asarray(met), Status.CONVERGED)
+        codes = marked(codes, ~xp.isfinite(residual), Status.NONFINITE)
         return Solution(phi, residual, steps, statuses(codes), self, cost=cost)
 
     def _met(self, at: LinearizedMap, phi: Array, theta: Array, residual: Array) -> Any:

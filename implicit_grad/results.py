@@ -4,81 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from implicit_grad._deferred import Deferrable, held, replaced
 from implicit_grad.backend import Array, namespace, to_numpy
 from implicit_grad.errors import ArgumentError, ConvergenceError, IndefiniteError
+from implicit_grad.status import Judged, Status, statuses
 
 SolverT = TypeVar("SolverT")
-
-
-class Status(Enum):
-    """How a solve ended; the value is the help text.
-
-    `CONVERGED` and `BUDGET_SPENT` are successes: a solver asked for k steps that takes k steps has done its
-    work, and what the residual is worth is for the reader of `residual_norm` to say.
-    """
-
-    CONVERGED = "the recomputed residual meets the requested tolerance"
-    BUDGET_SPENT = "the requested number of steps was taken; no tolerance was asked for"
-    MAX_STEPS = "the step limit came before the tolerance; raise max_steps or loosen rtol"
-    INDEFINITE = "H + λI is not positive definite here: φ is no strict minimum; raise λ or solve further"
-    STAGNATED = "no further progress is possible in this precision, and the tolerance is not met"
-    DIVERGED = "the iterates grow without bound; lower the step size, or leave it to the solver (None)"
-    NONFINITE = "NaN or infinity appeared; check the data, the loss and the scale of λ"
-    # New members come last: tables store positions.
-    ILL_CONDITIONED = "κ > 1/√eps: more than half of the digits may be wrong; raise λ, or use float64 for float32"
-
-    @property
-    def ok(self) -> bool:
-        """Whether the value may be used as what was asked for."""
-        return self in (Status.CONVERGED, Status.BUDGET_SPENT)
-
-    @property
-    def code(self) -> int:
-        """Position in the enumeration, for storage in numeric tables."""
-        return _CODES[self]
-
-    def __repr__(self) -> str:
-        return f"Status.{self.name}"
-
-
-STATUSES: tuple[Status, ...] = tuple(Status)
-_CODES = {status: code for code, status in enumerate(STATUSES)}
-_BY_ID = {id(status): code for status, code in _CODES.items()}
-_TABLE = np.empty(len(STATUSES), dtype=object)
-_TABLE[:] = STATUSES
-
-
-def statuses(codes: np.ndarray[Any, Any]) -> Any:
-    """Turn an integer array of codes into `Status` members: one `Status`, or an object array of them."""
-    return _TABLE[np.asarray(codes)]
-
-
-def status_codes(status: Any) -> np.ndarray[Any, Any]:
-    """Invert `statuses`."""
-    if isinstance(status, Status):
-        return np.asarray(status.code)
-    members = np.asarray(status)
-    # Members are singletons, and their identity is at hand: their hash is a Python function.
-    return np.array([_BY_ID[id(each)] for each in members.flat], dtype=int).reshape(members.shape)
-
-
-def worst_status(*each: Any) -> Any:
-    """Combine per-problem statuses of successive stages: the first that is not a success, else the last."""
-    result = status_codes(each[-1])
-    for status in reversed(each[:-1]):
-        codes = status_codes(status)
-        shape = np.broadcast_shapes(codes.shape, result.shape)
-        failed = ~_OK[codes]
-        result = np.where(failed, np.broadcast_to(codes, shape), result)
-    return statuses(result)
-
-
-_OK = np.array([status.ok for status in STATUSES])
 
 
 @dataclass(frozen=True)
@@ -166,7 +101,7 @@ class Path:
     step_size : (...) array or None
         The step size α used, for first-order methods.
     codes : (len(steps), ...) int array or None
-        `Status.code` of a run that would have ended at each kept step.
+        `Status.code`, where the points live, of a run that would have ended at each kept step.
     costs : tuple of Cost
         What such a run would have cost, leaving out what recording costs.
     starts_at_theta : bool
@@ -179,7 +114,7 @@ class Path:
     points: Array
     residual_norms: Array
     step_size: Array | None = None
-    codes: np.ndarray[Any, Any] | None = None
+    codes: Array | None = None
     costs: tuple[Cost, ...] = ()
     starts_at_theta: bool = True
     taken: Array | None = None
@@ -203,7 +138,7 @@ class Path:
 
 
 @dataclass(frozen=True, eq=False)
-class Solution(Generic[SolverT]):
+class Solution(Judged, Generic[SolverT]):
     """Result of an inner or a linear solve, one per problem of the batch.
 
     Attributes
@@ -232,18 +167,13 @@ class Solution(Generic[SolverT]):
     value: Array
     residual_norm: Array
     steps: Any
-    status: Any
-    solver: SolverT
+    status: Any = Deferrable()
+    solver: SolverT = field()  # type: ignore[misc]  # the status before it is required
     path: Path | None = None
     cost: Cost = field(default_factory=Cost)
-    smallest_eigenvalue: Array | None = None
+    smallest_eigenvalue: Any = Deferrable(None)
     condition: Array | None = None
     safe_step_size: Array | None = None
-
-    @property
-    def ok(self) -> Any:
-        """`(...)` boolean: whether each problem succeeded."""
-        return _OK[status_codes(self.status)]
 
     def unwrap(self) -> Array:
         """Return `value` if every problem succeeded.
@@ -293,19 +223,19 @@ class Solution(Generic[SolverT]):
             solver = dataclasses.replace(solver, **changes)  # type: ignore[type-var]
         path, kept = self.path, slice(0, i + 1)
         steps = self.steps
-        return dataclasses.replace(
+        return replaced(
             self,
             value=path.points[i, ...],
             residual_norm=path.residual_norms[i, ...],
             steps=namespace(steps).where(steps < step, steps, namespace(steps).full_like(steps, step)),
-            status=self.status if path.codes is None else statuses(path.codes[i]),
+            status=held(self, "status") if path.codes is None else statuses(path.codes[i, ...]),
             solver=solver,
             path=dataclasses.replace(
                 path,
                 steps=path.steps[kept],
                 points=path.points[kept, ...],
                 residual_norms=path.residual_norms[kept, ...],
-                codes=None if path.codes is None else path.codes[kept],
+                codes=None if path.codes is None else path.codes[kept, ...],
                 costs=path.costs[kept],
             ),
             cost=path.costs[i] if path.costs else self.cost,
@@ -313,7 +243,7 @@ class Solution(Generic[SolverT]):
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class Estimate(Judged):
     """A meta-gradient with what it came from.
 
     Attributes
@@ -336,14 +266,9 @@ class Estimate:
     inner: Solution[Any]
     linear: Solution[Any] | None
     cost: Cost
-    status: Any
+    status: Any = Deferrable()
     certificate: Any = None
     path: Path | None = None
-
-    @property
-    def ok(self) -> Any:
-        """`(...)` boolean: whether each problem succeeded in every stage."""
-        return _OK[status_codes(self.status)]
 
     def unwrap(self) -> Any:
         """Return `gradient` if every stage succeeded for every problem.

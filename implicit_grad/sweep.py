@@ -27,7 +27,8 @@ from implicit_grad.estimators import (
 from implicit_grad.inner import GradientDescent, InnerSolver, Newton
 from implicit_grad.linear import CG, Cholesky, spectrum_ends
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Solution, Status, describe, status_codes, statuses, worst_status
+from implicit_grad.results import Solution, describe
+from implicit_grad.status import Status, status_codes, statuses, worst_status
 from implicit_grad.tasks import TaskSource
 
 Progress = Callable[[str], None]
@@ -169,7 +170,7 @@ class _Reference:
         estimate = ImplicitGradient(Cholesky(refinements=2))(problem, theta, self.inner)
         # Without a converged reference there is no error to state: those cells are NaN, and counted.
         self.gradient = np.where(estimate.ok[..., None], to_numpy(estimate.gradient), np.nan)
-        self.norm, self.status = norm(to_numpy(estimate.gradient)), status_codes(estimate.status)
+        self.norm, self.status = norm(to_numpy(estimate.gradient)), to_numpy(estimate.codes)
         self.smallest, largest = spectrum_ends(problem.curvature(self.inner.value))
         self.condition = largest / self.smallest
 
@@ -196,8 +197,8 @@ class _Table:
         path = run.path
         assert path is not None  # recorded
         assert path.codes is not None
-        codes = [path.codes[path.index(k)] for k in self.sweep.inner_steps]
-        return np.stack([*codes, status_codes(self.exact.inner.status)] if self.sweep.at_optimum else codes)
+        codes = [to_numpy(path.codes[path.index(k), ...]) for k in self.sweep.inner_steps]
+        return np.stack([*codes, to_numpy(self.exact.inner.codes)] if self.sweep.at_optimum else codes)
 
     def fill(self, solver: GradientDescent, run: Solution[Any]) -> None:
         stacked = replace(run, value=self.points(run), path=None, status=statuses(self.inner_codes(run)))
@@ -214,7 +215,7 @@ class _Table:
                 self._store(i, gradients, codes)
             else:
                 estimate = method.estimator(self.problem, self.theta, stacked)
-                self._store(i, estimate.gradient, status_codes(estimate.status))
+                self._store(i, estimate.gradient, to_numpy(estimate.codes))
 
     def _conjugate_gradients(self, solver: GradientDescent, stacked: Solution[Any]) -> set[int]:
         """One recorded run of the longest CG gives the gradients of all shorter ones."""
@@ -230,12 +231,12 @@ class _Table:
         estimate = ImplicitGradient(longest, require_minimum=False)(self.problem, self.theta, stacked)
         assert estimate.path is not None  # record=True
         assert estimate.linear is not None
-        codes, taken = status_codes(estimate.linear.status), to_numpy(estimate.linear.steps)
+        codes, taken = to_numpy(estimate.linear.codes), to_numpy(estimate.linear.steps)
         for i, k in budgets.items():
             # A shorter run ends before the direction of negative curvature that stopped the longest.
             early = (codes == Status.INDEFINITE.code) & (k <= taken)
             own = np.where(early, Status.BUDGET_SPENT.code, codes)
-            self._store(i, estimate.path.points[k], status_codes(worst_status(stacked.status, statuses(own))))
+            self._store(i, estimate.path.points[k], status_codes(worst_status(stacked, statuses(own))))
         return set(budgets)
 
     def _store(self, i: int, gradients: Any, codes: Any) -> None:

@@ -16,8 +16,10 @@ PACKAGE = ROOT.name
 
 FLOORS = {
     "errors": 0,
+    "_deferred": 0,
+    "status": 0,
     "results": 0,
-    "_allocator": 0,
+    "_memory": 0,
     "backend": 0,
     "border": 0,
     "_differences": 1,

@@ -54,15 +54,6 @@ def test_no_loop_transfers_anything(name, method):
     assert counts[0] == counts[1]
 
 
-READS = {
-    "Newton": "how its linear solve went, and each length tried",
-    "MixedPrecision": "how each float32 solve went",
-    "LBFGS": "each length tried",
-    "NewtonCG": "each length tried",
-}
-"""Methods whose loops must know something that only the device can tell."""
-
-
 def _counted(kind):
     """Public strategies of a kind that have a number of steps, with the name of that field."""
     for name, cls in STRATEGIES[kind].items():
@@ -76,10 +67,11 @@ def _counted(kind):
 COUNTED = [(kind, name, make) for kind in STRATEGIES for name, make in _counted(kind)]
 
 
-@pytest.mark.parametrize(("kind", "name", "make"), COUNTED, ids=lambda x: x if isinstance(x, str) else "")
-def test_only_methods_that_must_ask_do(kind, name, make):
-    """Found, not listed: a new method transfers nothing in its loop, or is named above."""
-    _, _, device, there = pair("tanh network")
+@EVERY_OBJECTIVE
+@pytest.mark.parametrize(("kind", "method", "make"), COUNTED, ids=lambda x: x if isinstance(x, str) else "")
+def test_without_a_tolerance_no_loop_transfers_anything(name, kind, method, make):
+    """Found, not listed: every public method with a number of steps, on every objective."""
+    _, _, device, there = pair(name)
     device.lam_like(there)
     start = GradientDescent(0.01, 2)(device, there)
     run = {
@@ -87,25 +79,72 @@ def test_only_methods_that_must_ask_do(kind, name, make):
         "linear": lambda k: ImplicitGradient(make(k))(device, there, start),
         "estimator": lambda k: make(k)(device, there, start),
     }[kind]
-    few, many = (_traffic(lambda k=k: run(k)) for k in (3, 27))
-    assert (few != many) == (name in READS)
+    if method == "SGD" and not hasattr(device.inner, "minibatch"):
+        with pytest.raises(ArgumentTypeError, match="minibatch"):
+            run(3)
+        return
+    few, many = (_traffic(lambda k=k: run(k)) for k in (3, 12))
+    assert few == many
 
 
-def test_every_exception_exists():
-    assert {name for _, name, _ in COUNTED} >= READS.keys()
+def test_every_method_with_steps_is_found():
+    names = {name for _, name, _ in COUNTED}
+    assert names >= {"Newton", "MixedPrecision", "LBFGS", "NewtonCG", "CG", "SGD", "LambdaPath", "BlockCG"}
 
 
-@pytest.mark.parametrize("method", [implicit_grad.LBFGS, implicit_grad.NewtonCG])
-@EVERY_OBJECTIVE
-def test_searches_read_one_mask_for_each_length_and_send_nothing(name, method):
+SEARCHES = {
+    "L-BFGS": (lambda k, rtol: implicit_grad.LBFGS(k, rtol=rtol), 1),
+    "Newton-CG": (lambda k, rtol: implicit_grad.NewtonCG(k, rtol=rtol), 1),
+    "Newton": (lambda k, rtol: implicit_grad.Newton(rtol, k), 16),
+    "Newton by CG": (lambda k, rtol: implicit_grad.Newton(rtol, k, CG(4)), 16),
+}
+"""Methods that search, and how often they ask in eight steps: a step of Newton's may take a factorisation."""
+
+
+@pytest.mark.parametrize("method", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("name", ["softmax", "tanh network", "autodiff"])
+def test_searches_ask_whether_all_are_done_if_there_is_a_tolerance(name, method):
+    make, asked = method
     _, _, device, there = pair(name)
     device.lam_like(there)
-    ends = []
-    few, many = (_traffic(lambda k=k: ends.append(method(k)(device, there))) for k in (2, 8))
-    lengths = ends[1].cost.gradients - ends[0].cost.gradients
-    assert lengths > 0
-    assert many[0] - few[0] <= lengths
-    assert many[1] == few[1]
+    for rtol in (0.0, 1e-15):
+        few, many = (_traffic(lambda k=k, rtol=rtol: make(k, rtol)(device, there)) for k in (8, 24))
+        assert many[1] == few[1]
+        assert many[0] - few[0] <= (2 * asked if rtol else 0)
+
+
+def test_refinement_asks_once_a_correction_if_there_is_a_tolerance():
+    A, b = DOUBLE.asarray(np.diag([1.0, 40.0, 900.0])), DOUBLE.asarray(np.ones((2, 3)))
+    for rtol, looks in ((0.0, 0), (1e-15, 1)):
+        solvers = [implicit_grad.MixedPrecision(CG(1), k, rtol) for k in (2, 6)]
+        few, many = (_traffic(lambda s=s: s(A, b)) for s in solvers)
+        assert many[1] == few[1]
+        assert many[0] - few[0] <= 4 * looks
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        MetaGradient(GradientDescent(None, 5, record=True), ImplicitGradient(CG(3, record=True))),
+        MetaGradient(GradientDescent(0.01, 5), ImplicitGradient(implicit_grad.Cholesky())),
+        MetaGradient(implicit_grad.LBFGS(9), ImplicitGradient(CG(3))),
+        MetaGradient(implicit_grad.Newton(0.0, 4), ImplicitGradient(implicit_grad.Cholesky())),
+        MetaGradient(GradientDescent(0.01, 5, record=True), UnrolledGradient()),
+        MetaGradient(implicit_grad.Continuation((3.0, 1.0, 0.5), GradientDescent(0.01, 5)), ImplicitGradient(CG(3))),
+    ],
+    ids=lambda m: f"{type(m.inner_solver).__name__}, {m.label}",
+)
+def test_nobody_waits_before_somebody_looks(method):
+    """θ is checked at the border; after that the host only gives work to the device, until a status is asked for."""
+    _, _, device, there = pair("softmax")
+    device.lam_like(there)
+    border, _ = _traffic(lambda: device.parameters(there))
+    visits = len(getattr(method.inner_solver, "lams", (1,)))
+    found = []
+    reads, _ = _traffic(lambda: found.append(method(device, there)))
+    assert reads <= 2 * visits * border
+    assert _traffic(lambda: (found[0].codes, found[0].inner.codes)) == (0, 0)
+    assert _traffic(lambda: found[0].status) == (1, 0)
 
 
 def test_with_a_tolerance_conjugate_gradient_looks_every_eighth_step():

@@ -135,18 +135,18 @@ def _problems(name):
 
 
 def test_nothing_goes_to_the_host_in_a_loop(monkeypatch):
-    """Seven times the steps make no more host copies in the descent: what is read back is read at the end."""
+    """A descent copies nothing to the host, whatever its steps; who looks at the statuses does, once."""
     _, strict = _problems("least squares")
     copies = []
     for name, module in list(sys.modules.items()):
         if name.startswith("implicit_grad.") and hasattr(module, "to_numpy"):
             monkeypatch.setattr(module, "to_numpy", lambda x: copies.append(1) or backend_to_numpy(x))
-    counts = []
     for steps in (5, 35):
+        run = GradientDescent(0.05, steps, record=True)(strict, xp.ones(P))
+        assert not copies
+        assert run.status is run.status
+        assert len(copies) == 1
         copies.clear()
-        GradientDescent(0.05, steps, record=True)(strict, xp.ones(P))
-        counts.append(len(copies))
-    assert counts[0] == counts[1] > 0
 
 
 def test_conjugate_gradient_and_its_failures():

@@ -25,7 +25,7 @@ def _dense_inverse(steps, changes, scale):
 @pytest.mark.parametrize("history", [1, 3, 20])
 @pytest.mark.parametrize("make", [scenes.ridge, scenes.softmax], ids=["ridge", "softmax"])
 @EVERY_LAM
-def test_every_step_is_a_halving_of_the_dense_direction(make, lam, history):
+def test_every_step_is_along_the_dense_direction(make, lam, history):
     scene = make(lam)
     points = LBFGS(8, history, record=True)(scene.problem, scene.theta).path.points
     gradients = scene.problem.stationarity(points, scene.theta)
@@ -44,7 +44,7 @@ def test_every_step_is_a_halving_of_the_dense_direction(make, lam, history):
         )
         t = steps[k] @ direction / (direction @ direction)
         assert np.linalg.norm(steps[k] - t * direction) <= 1e-6 * np.linalg.norm(direction)
-        assert abs(np.log2(t) - np.round(np.log2(t))) <= 1e-5
+        assert 0 < t <= 1 + 1e-6
 
 
 @EVERY_LAM

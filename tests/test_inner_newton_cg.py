@@ -27,7 +27,7 @@ def _krylov_direction(A, g, m):
 @pytest.mark.parametrize("m", [1, 2, 4])
 @pytest.mark.parametrize("make", [scenes.ridge, scenes.softmax], ids=["ridge", "softmax"])
 @EVERY_LAM
-def test_every_step_is_a_halving_of_the_krylov_direction(make, lam, m):
+def test_every_step_is_along_the_krylov_direction(make, lam, m):
     scene = make(lam)
     path = NewtonCG(3, m, record=True)(scene.problem, scene.theta).path
     for phi, after in zip(path.points[:-1], path.points[1:], strict=True):
@@ -37,7 +37,7 @@ def test_every_step_is_a_halving_of_the_krylov_direction(make, lam, m):
             break  # the difference of two iterates has no eight digits any more
         t = (after - phi) @ s / (s @ s)
         assert np.linalg.norm(after - phi - t * s) <= 1e-8 * np.linalg.norm(s)
-        assert abs(np.log2(t) - np.round(np.log2(t))) <= 1e-7
+        assert 0 <= t <= 1 + 1e-8
 
 
 @EVERY_LAM

@@ -24,7 +24,7 @@ from implicit_grad import (
     Status,
     describe,
 )
-from implicit_grad.results import STATUSES, status_codes, statuses, worst_status
+from implicit_grad.status import STATUSES, status_codes, statuses, worst_status
 
 EACH = st.sampled_from(STATUSES)
 

@@ -24,7 +24,7 @@ from implicit_grad import (
     UnrolledGradient,
 )
 from implicit_grad.linear import spectrum_ends
-from implicit_grad.results import STATUSES, status_codes
+from implicit_grad.status import STATUSES, status_codes
 from implicit_grad.sweep import ErrorSweep, powers_of_two
 from implicit_grad.tasks import Digits, RandomRidge, Sinusoid
 

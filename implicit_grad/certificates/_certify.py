@@ -121,10 +121,10 @@ def certify(
         `RandomLanczos()`. Away from the point it falls with ρ (Newton and Kantorovich) or, for self-concordant
         losses, by e^{−Rδ}; the larger of it and the constants' m is used.
     gradient_steps : int, optional
-        k steps of L-BFGS on, each one gradient of the train loss or a few, where the line search tries several
-        lengths. Default: 6 for losses with constants of their own (least squares, softmax), else 0. 0 stays at φ,
-        where a second product sharpens ‖φ − φ*‖ if the loss is self-concordant. Either way a certificate makes at
-        most two Hessian-vector products, beside what the constants and the curvature bound cost: `Certificate.cost`.
+        k steps of L-BFGS on, each one gradient of the train loss. Default: 6 for losses with constants of their own
+        (least squares, softmax), else 0. 0 stays at φ, where a second product sharpens ‖φ − φ*‖ if the loss is
+        self-concordant. Either way a certificate makes at most two Hessian-vector products, beside what the
+        constants and the curvature bound cost: `Certificate.cost`.
     newton_steps : int
         k > 0 takes k Newton steps with Cholesky instead, and makes one more product; `two_sided` adds a solve and
         another.

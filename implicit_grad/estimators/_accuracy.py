@@ -20,7 +20,8 @@ from implicit_grad.errors import ArgumentError
 from implicit_grad.inner import InnerSolver
 from implicit_grad.linear import LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Estimate, Solution, Status, status_codes, statuses
+from implicit_grad.results import Cost, Estimate, Solution
+from implicit_grad.status import Status, statuses
 
 _INNER_PART = 0.5
 _LINEAR_PART = 0.4
@@ -92,7 +93,7 @@ class _Run:
         shape = self.theta.shape[:-1]
         self.phi, self.q = self.theta.copy(), np.zeros_like(self.theta)
         self.lam = self.problem.lam_like(self.theta)
-        self.cost, self.chunk = Cost(), _FIRST_STEPS
+        self.cost, self.chunk, self.tries = Cost(), _FIRST_STEPS, 1
         self.active = np.ones(shape, dtype=bool)
         self.codes = np.full(shape, Status.CONVERGED.code)
         self.residual = norm(self.problem.stationarity(self.phi, self.theta))
@@ -195,13 +196,14 @@ class _Run:
             self.chunk = int(np.clip(np.ceil(left), 1, _GROWTH * self.chunk))
 
     def _inner(self, steps: int) -> Solution[Any]:
-        """Take inner steps from φ; Newton one at a time."""
+        """Take inner steps from φ; Newton's one at a time, and more where a length tried was no good."""
         changes: dict[str, Any] = (
-            {"steps": steps} if hasattr(self.inner_solver, "steps") else {"max_steps": min(steps, 1)}
+            {"steps": steps} if hasattr(self.inner_solver, "steps") else {"max_steps": min(steps, self.tries)}
         )
         if hasattr(self.inner_solver, "record"):
             changes["record"] = False
         self.inner = replace(self.inner_solver, **changes)(self.problem, self.theta, start=self.phi)
+        self.tries = 1 if (self.inner.value != self.phi).any() else 2 * self.tries
         self.cost += self.inner.cost
         return self.inner
 
@@ -231,7 +233,7 @@ class _Run:
         run = solver(A, r)
         self.cost += run.cost
         self.linear = run
-        indefinite = status_codes(run.status) == Status.INDEFINITE.code
+        indefinite = run.codes == Status.INDEFINITE.code
         self.q = np.where((needed & ~indefinite)[..., None], self.q + run.value, self.q)
         self.saddle = needed & indefinite
         if self.certificate is not None:

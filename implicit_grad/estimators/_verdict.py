@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from implicit_grad.backend import Array, to_numpy
-from implicit_grad.results import Status, status_codes, statuses
+from implicit_grad.backend import Array, namespace
+from implicit_grad.status import Status, status_codes, statuses, succeeded
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,5 +37,7 @@ def indefinite(status: Any, saddle: Any) -> Any:
 
 def _turned(status: Any, mask: Any, into: Status) -> Any:
     codes = status_codes(status)
-    ok = np.vectorize(lambda s: s.ok, otypes=[bool])(statuses(codes))
-    return statuses(np.where(ok & to_numpy(mask), into.code, codes))
+    xp = namespace(mask)
+    # One status for a whole batch may have come from the host.
+    codes = xp.asarray(codes)
+    return statuses(xp.where(succeeded(codes) & mask, xp.full_like(codes, into.code), codes))

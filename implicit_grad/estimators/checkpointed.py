@@ -17,6 +17,7 @@ from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.inner.gradient_descent import step_by_step
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.status import statuses
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class CheckpointedGradient:
         if not K:
             self._check_end(inner, theta)
         cost = inner.cost + extra + Cost(gradients=spent["gradients"], hvps=spent["hvps"])
-        return Estimate(state["g"] + state["v"], inner, None, cost, inner.status)
+        return Estimate(state["g"] + state["v"], inner, None, cost, statuses(inner.codes))
 
     def _check_end(self, inner: Solution[Any], end: Array) -> None:
         good = to_numpy(inner.ok)

@@ -83,7 +83,7 @@ class ComplexStepGradient:
         run.to_minimum(self.max_steps)
         g, saddle, met = run.gradient()
         g = np.where(saddle[..., None], np.nan, g).astype(inner.value.dtype)
-        status = refused(indefinite(inner.status, saddle), ~met)
+        status = refused(indefinite(inner, saddle), ~met)
         return Estimate(g, inner, None, inner.cost + run.cost, status)
 
 

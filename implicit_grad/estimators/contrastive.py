@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from implicit_grad import border
+from implicit_grad._deferred import replaced
 from implicit_grad.backend import Array, dot, epsilon, expand, namespace, norm
 from implicit_grad.estimators._nudged import Nudged
 from implicit_grad.estimators._verdict import Resolution, indefinite, refused
 from implicit_grad.inner import InnerSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution, status_codes, statuses, worst_status
+from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.status import statuses, worst_status
 
 _LARGEST_SHARE = 0.1
 
@@ -99,7 +101,7 @@ class ContrastiveGradient:
         fine, noise = self._difference(problem, theta, inner, s, free, size, cost)
         coarse, _ = self._difference(problem, theta, inner, 2 * s, free, size, inner.cost)
         both = fine.cost + coarse.cost + inner.cost.times(-1)  # the inner solve was paid once
-        estimate = replace(fine, cost=both, status=worst_status(coarse.status, fine.status))
+        estimate = replaced(fine, cost=both, status=worst_status(coarse, fine))
         return estimate, Resolution(norm(coarse.gradient - fine.gradient), noise)
 
     def _strengths(
@@ -186,5 +188,5 @@ class ContrastiveGradient:
 
 
 def _first_failure(inner: Solution[Any], run: Solution[Any], sides: int) -> Any:
-    codes = status_codes(run.status)
-    return worst_status(inner.status, *map(statuses, np.broadcast_to(codes, (sides, *codes.shape[1:]))))
+    codes = namespace(run.codes).broadcast_to(run.codes, (sides, *run.codes.shape[1:]))
+    return worst_status(inner, *(statuses(codes[side, ...]) for side in range(sides)))

@@ -114,4 +114,4 @@ def _estimate(problem: BilevelProblem, inner: Solution[Any], diagonal: Array, co
     # λ/(λ + h) first: λ times a gradient may overflow where their quotient does not.
     g = lam / safe * problem.outer.gradient(phi)
     g = xp.where(saddle[..., None], xp.full_like(g, float("nan")), g)
-    return Estimate(g, inner, None, cost, indefinite(inner.status, saddle))
+    return Estimate(g, inner, None, cost, indefinite(inner, saddle))

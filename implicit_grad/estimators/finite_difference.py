@@ -12,7 +12,8 @@ from implicit_grad.backend import Array, dot, epsilon, expand, namespace, norm
 from implicit_grad.estimators._verdict import Resolution, refused
 from implicit_grad.inner import InnerSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution, status_codes, statuses, worst_status
+from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.status import statuses, worst_status
 
 _SIGNS = (1.0, -1.0)
 _LADDER = (1.0, 2.0)
@@ -143,7 +144,7 @@ class _Outer:
         self.problem, self.theta, self.phi, self.solver = problem, theta, inner.value, solver
         b = problem.outer.gradient(inner.value)
         self.size, self.cost = norm(b), Cost(gradients=1)
-        self.stages: list[Any] = [inner.status]
+        self.stages: list[Any] = [inner]
         xp, some = namespace(b), (self.size > 0)[..., None]
         flat = xp.full_like(b, float(b.shape[-1]) ** -0.5)
         self.direction = xp.where(some, b / xp.where(some, self.size[..., None], xp.ones_like(b)), flat)
@@ -161,8 +162,8 @@ class _Outer:
         run = self.solver(self.problem, points, start=self.phi)
         values = self.problem.outer.value(run.value)
         self.cost += (run.cost + Cost(values=1)).times(points.shape[0])
-        codes = np.broadcast_to(status_codes(run.status), points.shape[:-1])
-        self.stages += [statuses(each) for each in codes]
+        codes = xp.broadcast_to(run.codes, points.shape[:-1])
+        self.stages += [statuses(codes[i, ...]) for i in range(codes.shape[0])]
         return values, xp.max(self._noise(run.residual_norm, values), axis=0)
 
     def differences(self, h: Array, directions: Array) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.inner.gradient_descent import step_by_step
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.status import statuses
 
 
 @dataclass(frozen=True)
@@ -70,4 +71,4 @@ class ForwardModeGradient:
             phi = solver.advance(problem, theta, phi, alphas, range(step, step + 1))
         gradient = xp.moveaxis(xp.sum(rows * problem.outer.gradient(phi), axis=-1), 0, -1)
         spent = extra + Cost(gradients=2 * solver.steps + 1, hvps=d * solver.steps)
-        return Estimate(gradient, inner, None, inner.cost + spent, inner.status)
+        return Estimate(gradient, inner, None, inner.cost + spent, statuses(inner.codes))

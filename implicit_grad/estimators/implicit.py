@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from implicit_grad import border
-from implicit_grad.backend import Array, namespace, to_numpy
+from implicit_grad._deferred import replaced
+from implicit_grad.backend import Array, device_of, namespace
 from implicit_grad.linear import CG, LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution, Status, status_codes, worst_status
+from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.status import Status, worst_status
 
 
 @dataclass(frozen=True)
@@ -72,32 +72,36 @@ class ImplicitGradient:
         b = problem.outer.gradient(phi)
         lam = problem.lam_like(phi)
         A, divisor = problem.curvature(phi), xp.ones_like(lam)
-        huge = lam > float(xp.finfo(phi.dtype).max) ** (1 / 3)
-        if bool(xp.any(huge)):
-            divisor = xp.where(huge, lam, divisor)
+        limit = float(xp.finfo(phi.dtype).max) ** (1 / 3)
+        # λ as it was given: mostly the host's, and then no device has to be asked.
+        huge = bool(namespace(problem.lam).any(problem.lam > limit))
+        if huge:
+            divisor = xp.where(lam > limit, lam, divisor)
             A = A.divided(divisor)
         linear = self.linear_solver(A, b)
         factor = (lam / divisor)[..., None]
         saddle = xp.zeros_like(linear.residual_norm) != 0
         if self.require_minimum:
-            saddle = xp.asarray(status_codes(linear.status) == Status.INDEFINITE.code)
+            saddle = linear.codes == Status.INDEFINITE.code
         nan = float("nan")
 
         def gradient_of(q: Array) -> Array:
             g = factor * q
-            return xp.where(saddle[..., None], xp.full_like(g, nan), g) if bool(np.any(to_numpy(saddle))) else g
+            # A device is not asked whether there is anything to do.
+            needless = device_of(g) is None and not bool(xp.any(saddle))
+            return g if needless else xp.where(saddle[..., None], xp.full_like(g, nan), g)
 
         path = linear.path
         if path is not None:
             path = replace(path, points=gradient_of(path.points))
-        if linear.smallest_eigenvalue is not None:  # in the units of H + λI
-            linear = replace(linear, smallest_eigenvalue=linear.smallest_eigenvalue * divisor)
+        if huge and linear.smallest_eigenvalue is not None:  # in the units of H + λI
+            linear = replaced(linear, smallest_eigenvalue=linear.smallest_eigenvalue * divisor)
         return Estimate(
             gradient=gradient_of(linear.value),
             inner=inner,
             linear=linear,
             # One linearisation of the train loss and one gradient of the test loss.
             cost=inner.cost + linear.cost + Cost(gradients=2),
-            status=worst_status(inner.status, linear.status),
+            status=worst_status(inner, linear),
             path=path,
         )

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, namespace, norm, power_of_two_scale, to_numpy
+from implicit_grad.backend import Array, epsilon, namespace, norm, power_of_two_scale
 from implicit_grad.errors import ArgumentError
 from implicit_grad.linear.krylov import shifted_solutions
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution, Status, statuses, worst_status
+from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.status import Status, all_codes, marked, statuses, worst_status
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,17 @@ class LambdaPath:
             residual = norm(b - H(q) - shift[..., None] * q)
             curvature = smallest + shift
             size = 10 * H.size * epsilon(phi) * ((xp.abs(smallest) + shift) * norm(q) + norm(b))
-        codes = np.full(residual.shape, Status.BUDGET_SPENT.code)
-        codes[to_numpy(residual <= size)] = Status.CONVERGED.code
+        codes = marked(all_codes(residual, Status.BUDGET_SPENT), residual <= size, Status.CONVERGED)
         # Where −λ is an eigenvalue of H the sum is rounding, of either sign.
         met = xp.where(xp.isfinite(smallest), xp.abs(smallest), xp.zeros_like(smallest))  # inf without a step
-        codes[to_numpy(curvature <= H.size * epsilon(phi) * (met + shift))] = Status.INDEFINITE.code
-        codes[~np.isfinite(to_numpy(residual)) & (codes != Status.INDEFINITE.code)] = Status.NONFINITE.code
-        refused = xp.asarray(codes == Status.INDEFINITE.code)
+        refused = curvature <= H.size * epsilon(phi) * (met + shift)
+        codes = marked(codes, refused, Status.INDEFINITE)
+        codes = marked(codes, ~xp.isfinite(residual) & ~refused, Status.NONFINITE)
         taken = min(self.max_steps, H.size)
         linear = Solution(
             value=q * scale[..., None],
             residual_norm=residual * scale,
-            steps=np.full(residual.shape, taken),
+            steps=xp.full(residual.shape, taken, dtype=xp.int64),
             status=statuses(codes),
             solver=self,
             cost=Cost(hvps=taken + len(self.lams)),
@@ -101,5 +101,5 @@ class LambdaPath:
             inner=inner,
             linear=linear,
             cost=inner.cost + linear.cost + Cost(gradients=2),
-            status=worst_status(inner.status, linear.status),
+            status=worst_status(inner, linear),
         )

@@ -12,7 +12,8 @@ from implicit_grad.estimators._newton_step import newton_move
 from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.linear import Cholesky, LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution, Status, status_codes, worst_status
+from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.status import Status, status_codes, worst_status
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Taken:
         v ↦ (∂T/∂θ)ᵀ v, what it cost, and the status of its solve or None.
     cost : Cost
         Of φ⁺ alone.
-    status : Status or (...) object array of Status, or None
+    status : Status, (...) object array of Status, a result that has them, or None
         Of φ⁺, where taking the step can fail.
     """
 
@@ -90,13 +91,13 @@ class NewtonStep:
 
         def pull(v: Array) -> tuple[Array, Cost, Any]:
             linear = self.linear_solver(move.operator, v)
-            status = worst_status(move.linear.status, linear.status)
+            status = worst_status(move.linear, linear)
             # Where A is not positive definite φ is near no minimum, and there is no derivative to speak of.
-            saddle = namespace(phi).asarray(status_codes(status) == Status.INDEFINITE.code)[..., None]
+            saddle = (status_codes(status) == Status.INDEFINITE.code)[..., None]
             g = problem.lam_like(phi)[..., None] * linear.value
             return namespace(g).where(saddle, namespace(g).full_like(g, float("nan")), g), linear.cost, status
 
-        return Taken(move.value, pull, move.linear.cost + Cost(gradients=1), move.linear.status)
+        return Taken(move.value, pull, move.linear.cost + Cost(gradients=1), move.linear)
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,6 @@ class OneStepGradient:
         """Return the derivative of one step from `inner.value`."""
         taken = self.step(problem, theta, inner.value)
         gradient, cost, status = taken.pull(problem.outer.gradient(taken.value))
-        stages = [stage for stage in (inner.status, taken.status, status) if stage is not None]
+        stages = [stage for stage in (inner, taken.status, status) if stage is not None]
         total = inner.cost + taken.cost + cost + Cost(gradients=1)
         return Estimate(gradient, inner, None, total, worst_status(*stages))

@@ -9,6 +9,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Estimate, Solution
+from implicit_grad.status import statuses
 
 
 @dataclass(frozen=True)
@@ -57,4 +58,4 @@ class ReptileDirection:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the direction to `inner.value`."""
-        return Estimate(self.scale * (theta - inner.value), inner, None, inner.cost, inner.status)
+        return Estimate(self.scale * (theta - inner.value), inner, None, inner.cost, statuses(inner.codes))

@@ -10,7 +10,8 @@ from implicit_grad.backend import Array
 from implicit_grad.errors import ArgumentError
 from implicit_grad.estimators.meta_gradient import Estimator
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Estimate, Solution, worst_status
+from implicit_grad.results import Card, Estimate, Solution
+from implicit_grad.status import worst_status
 
 
 @dataclass(frozen=True)
@@ -75,4 +76,4 @@ class RichardsonGradient:
         # g_fine plus a correction: nothing is multiplied by rᵖ that cancels afterwards.
         gradient = fine.gradient + (fine.gradient - coarse.gradient) / (power - 1)
         once = coarse.cost + fine.cost + inner.cost.times(-1)  # the inner solve was paid once
-        return Estimate(gradient, fine.inner, None, once, worst_status(coarse.status, fine.status))
+        return Estimate(gradient, fine.inner, None, once, worst_status(coarse, fine))

@@ -11,7 +11,8 @@ from implicit_grad.estimators._newton_step import newton_move
 from implicit_grad.estimators.implicit import ImplicitGradient
 from implicit_grad.linear import Cholesky, LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution, worst_status
+from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.status import worst_status
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class SuperEfficientGradient:
             inner,
             value=move.value,
             residual_norm=norm(problem.stationarity(move.value, theta)),
-            status=worst_status(inner.status, move.linear.status, inner.status),
+            status=worst_status(inner, move.linear, inner),
             path=None,
             # The linearisation of the step, and the residual after it.
             cost=inner.cost + move.linear.cost + Cost(gradients=2),

@@ -10,6 +10,7 @@ from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentError
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Path, Solution
+from implicit_grad.status import statuses
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class UnrolledGradient:
         path = _path(inner)
         last = path.steps[-1]
         gradients, cost = self.at_steps(problem, inner, (last,))
-        return Estimate(gradients[0, ...], inner, None, inner.cost + cost, inner.status)
+        return Estimate(gradients[0, ...], inner, None, inner.cost + cost, statuses(inner.codes))
 
     def at_steps(self, problem: BilevelProblem, inner: Solution[Any], steps: tuple[int, ...]) -> tuple[Array, Cost]:
         """Return the gradients of runs of several lengths from one path: `(len(steps), ..., d)`.

@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from implicit_grad.backend import Array, device_of, look_again, namespace, norm, to_numpy
+from implicit_grad.backend import Array, any_of, device_of, look_again, namespace, norm
 from implicit_grad.inner._protocol import gradient_scale, start_point
 from implicit_grad.inner._recording import check_memory, kept_steps
 from implicit_grad.inner.stopping import Distance, Stop
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Path, Solution, Status, statuses
+from implicit_grad.results import Cost, Path, Solution
+from implicit_grad.status import Status, all_codes, marked, statuses
 
 State = tuple[Array, ...]
 """Arrays `(..., d)`; the first is the iterate."""
@@ -107,9 +108,9 @@ def descend(
     path = None
     if kept:
         path = run.path(alpha, extra, start is None)
-    residual, codes = run.end.residual, run.codes([run.end])[0]
+    residual, codes = run.end.residual, run.codes([run.end])[0, ...]
     cost = extra + Cost(gradients=run.asked + run.looked) + run.verdicts
-    shorter = safe() if safe is not None and (codes == Status.DIVERGED.code).any() else None
+    shorter = safe() if safe is not None and any_of(codes == Status.DIVERGED.code) else None
     return Solution(run.phi, residual, run.taken, statuses(codes), solver, path, cost, safe_step_size=shorter)
 
 
@@ -221,25 +222,21 @@ class _Run:
         self.points[len(self.ends), ...] = phi
         self.ends.append(end)
 
-    def codes(self, ends: list[_End]) -> np.ndarray[Any, Any]:
-        """Status codes of runs that end like these: `(len(ends), ...)`, fetched from a device together."""
-        stack = namespace(self.theta).stack
+    def codes(self, ends: list[_End]) -> Array:
+        """Status codes of runs that end like these: `(len(ends), ...)`."""
+        xp = namespace(self.theta)
         own, reached, met, live = (
-            to_numpy(stack([getattr(end, name) for end in ends], axis=0))
-            for name in ("own", "reached", "met", "alive")
+            xp.stack([getattr(end, name) for end in ends], axis=0) for name in ("own", "reached", "met", "alive")
         )
-        first, scale = to_numpy(self.first.own), to_numpy(self.first.scale)
-        codes = np.full(
-            live.shape, (Status.MAX_STEPS if self.stop.asked else Status.BUDGET_SPENT).code, dtype=np.int8
-        )
+        first, scale = self.first.own, self.first.scale
+        codes = all_codes(live, Status.MAX_STEPS if self.stop.asked else Status.BUDGET_SPENT)
         with np.errstate(over="ignore", invalid="ignore"):
             # It has stopped, and yet rounding alone may leave more than the distance allows.
-            codes[reached] = Status.STAGNATED.code
-            codes[met] = Status.CONVERGED.code
+            codes = marked(marked(codes, reached, Status.STAGNATED), met, Status.CONVERGED)
             # Descent never multiplies the gradient by a million: such a run is on its way to infinity.
-            codes[~live | (own > _BLOWN_UP * np.maximum(first, scale))] = Status.DIVERGED.code
-        codes[np.broadcast_to(~np.isfinite(first), codes.shape)] = Status.NONFINITE.code
-        return codes
+            blown_up = own > _BLOWN_UP * xp.where(first > scale, first, scale)
+        codes = marked(codes, ~live | blown_up, Status.DIVERGED)
+        return marked(codes, ~xp.isfinite(first) & xp.ones_like(live), Status.NONFINITE)
 
     def path(self, alpha: Array, extra: Cost, starts_at_theta: bool) -> Path:
         xp, verdict = namespace(self.theta), self.stop.verdict_cost

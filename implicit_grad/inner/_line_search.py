@@ -1,78 +1,110 @@
-"""Step lengths along a direction: by the value of G, or by its gradient where rounding hides the value."""
+"""One length along a direction: judged by the value of G, or by its gradient where rounding hides the value."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from implicit_grad.backend import Array, dot, epsilon, namespace, norm
+from implicit_grad.backend import Array, device_of, dot, epsilon, namespace, norm
 from implicit_grad.inner._protocol import attainable, gradient_scale
 from implicit_grad.inner.stopping import Stop
 from implicit_grad.linear import Operator
 from implicit_grad.problem import BilevelProblem
 
-_HALVINGS = 40
 _ARMIJO = 1e-4
+_SHORTEST, _LONGEST = 0.1, 0.5
 
 
+@dataclass(frozen=True, eq=False)
 class Iterate:
-    """Current iterates with everything known about them."""
+    """Where every problem stands, with everything known about it.
 
-    def __init__(self, problem: BilevelProblem, theta: Array, phi: Array, stop: Stop) -> None:
-        self.problem, self.theta, self.stop = problem, theta, stop
-        self.move_to(phi)
+    Attributes
+    ----------
+    problem : BilevelProblem
+    theta, phi, gradient : (..., d) arrays
+        θ, φ and ∇G(φ; θ).
+    value, residual, scale, floor : (...) arrays
+        G, ‖∇G‖, the size of the terms that cancel in ∇G, and what rounding can leave of it.
+    operator : Operator
+        A where the last step led: that of φ for problems that moved there, and of no use for the others.
+    """
 
-    def move_to(self, phi: Array) -> None:
-        """Linearise at φ."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            linearization = self.problem.inner.linearize(phi)
-            lam = self.problem.lam_like(phi)
-            step = phi - self.theta
-            self.phi = phi
-            self.value = linearization.value + 0.5 * lam * dot(step, step)
-            self.gradient = linearization.gradient + lam[..., None] * step
-            self.residual = norm(self.gradient)
-            self.scale = gradient_scale(self.problem, phi, self.theta, linearization.gradient)
-            self.linearization = linearization
-            self.operator: Operator = self.problem.operator(linearization, phi)
+    problem: BilevelProblem
+    theta: Array
+    phi: Array
+    gradient: Array
+    value: Array
+    residual: Array
+    scale: Array
+    floor: Array
+    operator: Operator
 
-    def verdict(self) -> tuple[Array, Array]:
+    def verdict(self, stop: Stop) -> tuple[Array, Array]:
         """Whether there is nothing left to do, and whether every tolerance is met (or, without one, that as well)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            floor = attainable(self.problem, self.phi, self.theta, self.linearization)
-            met = self.stop.met(self.residual, self.scale, floor)
-            return met | (self.residual <= floor), met
+            met = stop.met(self.residual, self.scale, self.floor)
+            return met | (self.residual <= self.floor), met
 
-    def advance(self, direction: Array, active: Array, polishing: Array | None = None) -> tuple[Array, int]:
-        """Take the longest acceptable step of every active problem; say which moved, and how many lengths were tried.
+    def attempt(self, step: Array, slope: Array, searching: Array, whole: Array) -> tuple[Array, Iterate, Array]:
+        """Try φ + step for those that are `searching`.
 
-        A problem that is `polishing` takes the whole step or none, and its gradient decides. One mask is read for
-        each length.
+        Parameters
+        ----------
+        step : (..., d) array
+        slope : (...) array
+            ∇Gᵀstep.
+        searching : (...) bool array
+        whole : (...) bool array
+            Where a step is wanted as a whole, the gradient decides.
+
+        Returns
+        -------
+        moved : (...) bool array
+            Where the step is good enough.
+        iterate : Iterate
+            Where everybody is then.
+        shorter : (...) array
+            What part of the step to try next: to the minimum of the parabola that has both values and the slope, but
+            not under a tenth or over half.
         """
-        xp = namespace(direction)
-        old = self.phi, self.value, self.residual
-        with np.errstate(over="ignore", invalid="ignore"):
-            slope = dot(self.gradient, direction)
-        t = xp.where(active, xp.ones_like(slope), xp.zeros_like(slope))
-        pending, accepted, trials, settled = active, ~active, 0, False
-        whole = xp.zeros_like(active) if polishing is None else polishing
-        for _ in range(_HALVINGS):
-            self.move_to(old[0] + t[..., None] * direction)
-            trials += 1
-            # A change of G below its own rounding says nothing. How large that is depends on the terms that
-            # cancel in G, which only the loss knows: below √eps relative the gradient may decide, too.
-            eps = epsilon(direction)
-            with np.errstate(over="ignore", invalid="ignore"):  # G may be infinite at both ends
-                size, drop = xp.abs(old[1]) + xp.abs(self.value), old[1] - self.value
-            enough = (drop >= -_ARMIJO * t * slope) & (drop > 8 * eps * size) & ~whole
+        xp, eps = namespace(step), epsilon(step)
+        tried = iterate_at(self.problem, self.theta, self.phi + step)
+        # A change of G below its own rounding says nothing. How large that is depends on the terms that
+        # cancel in G, which only the loss knows: below √eps relative the gradient may decide, too.
+        with np.errstate(over="ignore", invalid="ignore"):  # G may be infinite at both ends
+            size, drop = xp.abs(self.value) + xp.abs(tried.value), self.value - tried.value
+            enough = (drop >= -_ARMIJO * slope) & (drop > 8 * eps * size) & ~whole
             blind = (xp.abs(drop) <= eps**0.5 * size) | whole
-            accepted = enough | (blind & (self.residual < old[2]))
-            pending = pending & ~accepted & ~whole
-            settled = not bool(xp.any(pending))
-            if settled:
-                break
-            t = xp.where(pending, 0.5 * t, t)
-        moved = active & accepted
-        if not (settled and (polishing is None or bool(xp.all(moved | ~active)))):
-            self.move_to(xp.where(moved[..., None], self.phi, old[0]))
-            trials += 1
-        return moved, trials
+            moved = searching & (enough | (blind & (tried.residual < self.residual)))
+            shorter = 0.5 * slope / (slope + drop)
+            shorter = xp.where(shorter < _LONGEST, shorter, xp.full_like(shorter, _LONGEST))
+            shorter = xp.where(shorter > _SHORTEST, shorter, xp.full_like(shorter, _SHORTEST))  # NaN: G is infinite
+        # A device is not asked whether all have moved.
+        if device_of(moved) is None and bool(xp.all(moved)):
+            return moved, tried, shorter
+        rows = dict.fromkeys(("phi", "gradient"), moved[..., None])
+        rows |= dict.fromkeys(("value", "residual", "scale", "floor"), moved)
+        kept = {name: xp.where(mask, getattr(tried, name), getattr(self, name)) for name, mask in rows.items()}
+        return moved, replace(tried, **kept), shorter
+
+
+def iterate_at(problem: BilevelProblem, theta: Array, phi: Array) -> Iterate:
+    """Linearise at φ."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        at = problem.inner.linearize(phi)
+        lam = problem.lam_like(phi)
+        step = phi - theta
+        gradient = at.gradient + lam[..., None] * step
+        return Iterate(
+            problem,
+            theta,
+            phi,
+            gradient,
+            value=at.value + 0.5 * lam * dot(step, step),
+            residual=norm(gradient),
+            scale=gradient_scale(problem, phi, theta, at.gradient),
+            floor=attainable(problem, phi, theta, at),
+            operator=problem.operator(at, phi),
+        )

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, physical_memory
+from implicit_grad._memory import physical_memory
+from implicit_grad.backend import Array
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 
 

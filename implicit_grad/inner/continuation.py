@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import numpy as np
-
 from implicit_grad import border
 from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentError
 from implicit_grad.inner._protocol import InnerSolver
 from implicit_grad.inner.newton import Newton
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Solution, status_codes, statuses
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import statuses, succeeded
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,16 @@ class Continuation:
         for i in sorted(range(len(self.lams)), key=lambda i: -self.lams[i]):
             found[i] = self.solver(problem.with_lam(self.lams[i]), theta, start=start)
             cost += found[i].cost
-            usable = bool(np.all(np.asarray(found[i].ok)))
-            # A failed solve is no start: the next λ begins where the last good one ended.
-            start = found[i].value if usable else start
+            # A failed solve is no start: the next λ begins where that problem's last good one ended.
+            good = succeeded(found[i].codes)[..., None]
+            start = namespace(good).where(good, found[i].value, theta if start is None else start)
         each = [found[i] for i in range(len(self.lams))]
         xp = namespace(each[0].value)
         return Solution(
             value=xp.stack([solution.value for solution in each], axis=0),
             residual_norm=xp.stack([solution.residual_norm for solution in each], axis=0),
-            steps=np.stack([np.asarray(solution.steps) for solution in each]),
-            status=statuses(np.stack([status_codes(solution.status) for solution in each])),
+            steps=xp.stack([xp.asarray(solution.steps) for solution in each], axis=0),
+            status=statuses(xp.stack([solution.codes for solution in each], axis=0)),
             solver=self,
             cost=cost,
         )

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, dot, epsilon, namespace, norm
+from implicit_grad.backend import Array, device_of, dot, epsilon, namespace, norm
 from implicit_grad.inner._line_search import Iterate
 from implicit_grad.inner._recording import checked_record
-from implicit_grad.inner._search import search
-from implicit_grad.inner.stopping import Distance, checked_distance
+from implicit_grad.inner._search import Search
+from implicit_grad.inner.stopping import Distance, Stop, checked_distance
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Solution
 
@@ -29,7 +29,7 @@ class LBFGS:
     Parameters
     ----------
     steps : int
-        Largest number of steps; without a tolerance their number.
+        Largest number of steps, each of them one length tried; without a tolerance their number.
     history : int
         Pairs of steps and gradient changes kept.
     rtol : float
@@ -43,7 +43,7 @@ class LBFGS:
     -----
     Not SciPy's, which is `ScipyMinimize("L-BFGS-B")`: that one goes problem by problem on the host and stops at the
     rounding of G, near √eps in φ; this one takes a batch, keeps its path, runs on any backend, and lets the gradient
-    decide where G cannot. One linearisation for each length tried, and no products where the loss knows its curvature
+    decide where G cannot. A step costs one linearisation, and no products where the loss knows its curvature
     bound and can size its rounding (else one to begin with, and one a step). B₀ is 1/M̄, or without a bound the
     inverse of the curvature along ∇G; afterwards sᵀy/yᵀy of the last pair. A pair with sᵀy ≤ eps ‖s‖‖y‖, which no
     convex loss makes, is left out. Where no length is better than standing still the pairs are dropped and steepest
@@ -61,7 +61,7 @@ class LBFGS:
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "1 or more gradients a step",
+        "1 gradient a step",
         "2m vectors for m pairs",
         "superlinear on small problems, else linear",
         "G is far from convex: pairs are left out",
@@ -78,11 +78,16 @@ class LBFGS:
     def __call__(self, problem: BilevelProblem, theta: Array, *, start: Array | None = None) -> Solution[LBFGS]:
         """Minimise G(·; θ) from `start` (default θ)."""
         theta = problem.parameters(theta)
-        return search(self, problem, theta, start, _Pairs(problem, theta, self.history))
+        stop = Stop(problem, theta, self.rtol, self.distance)
+        search = Search(problem, theta, start, stop, steps=self.steps, record=self.record)
+        return search.run(self, _Pairs(problem, theta, self.history))
 
 
 class _Pairs:
-    """The last steps s and gradient changes y, and the direction they give."""
+    """The last steps s and gradient changes y of every problem, and the direction they give.
+
+    A problem with fewer pairs than others has zeros before its own; they pass through both loops without a trace.
+    """
 
     def __init__(self, problem: BilevelProblem, theta: Array, history: int) -> None:
         bound = getattr(problem.inner, "curvature_bound", None)
@@ -90,21 +95,20 @@ class _Pairs:
         self.scale: Array = None
         if bound is not None:
             self.scale = 1 / (bound() + problem.lam_like(theta) + namespace(theta).zeros_like(theta[..., 0]))
-        self.pairs: list[tuple[Array, Array, Array]] = []
-        self.before: tuple[Array, Array] | None = None
+        self.pairs: list[_Pair] = []
+        self.before: Iterate | None = None
 
-    def __call__(self, here: Iterate, active: Array) -> tuple[Array, Cost]:
+    def __call__(self, here: Iterate, fresh: Array) -> tuple[Array, Cost]:
         xp, cost = namespace(here.phi), Cost()
         with np.errstate(over="ignore", invalid="ignore"):
             if self.scale is None:
                 self.scale, cost = _length_along_gradient(here), Cost(hvps=1)
-            self._learn(here)
-            self.before = here.phi, here.gradient
+            self._learn(here, fresh)
+            self.before = here
             direction = self._two_loops(-here.gradient)
-            good = active & (dot(direction, here.gradient) < 0)
+            downhill = dot(direction, here.gradient) < 0
             steepest = -self.scale[..., None] * here.gradient
-        direction = xp.where(good[..., None], direction, steepest)
-        return xp.where(active[..., None], direction, xp.zeros_like(direction)), cost
+        return xp.where(downhill[..., None], direction, steepest), cost
 
     def restart(self, failed: Array) -> Array:
         """Drop the pairs of problems that found no step along the direction they gave."""
@@ -116,18 +120,23 @@ class _Pairs:
         self.pairs = kept
         return failed & held
 
-    def _learn(self, here: Iterate) -> None:
+    def _learn(self, here: Iterate, fresh: Array) -> None:
+        """Add the step that led here, for problems that made one."""
         if self.before is None:
             return
-        xp, s, y = namespace(here.phi), here.phi - self.before[0], here.gradient - self.before[1]
+        xp, s, y = namespace(here.phi), here.phi - self.before.phi, here.gradient - self.before.gradient
         curvature = dot(s, y)
         keep = curvature > epsilon(s) * norm(s) * norm(y)
         one, rows = xp.ones_like(curvature), keep[..., None]
         rho = xp.where(keep, 1 / xp.where(keep, curvature, one), xp.zeros_like(curvature))
-        # A pair left out is zero, and passes through both loops without a trace.
         s, y = (xp.where(rows, each, xp.zeros_like(each)) for each in (s, y))
-        self.pairs = [*self.pairs, (s, y, rho)][-self.history :]
         self.scale = xp.where(keep, curvature / xp.where(keep, dot(y, y), one), self.scale)
+        pairs = [*self.pairs, (s, y, rho)]
+        if device_of(fresh) is not None or not bool(xp.all(fresh)):
+            # Who did not move has learned nothing, and must not lose a pair for it.
+            nothing: _Pair = xp.zeros_like(s), xp.zeros_like(y), xp.zeros_like(rho)
+            pairs = [_chosen(fresh, new, old) for new, old in zip(pairs, [nothing, *self.pairs], strict=True)]
+        self.pairs = pairs[-self.history :]
 
     def _two_loops(self, q: Array) -> Array:
         weights = []
@@ -138,6 +147,16 @@ class _Pairs:
         for (s, y, rho), weight in zip(self.pairs, reversed(weights), strict=True):
             r = r + (weight - rho * dot(y, r))[..., None] * s
         return r
+
+
+_Pair = tuple[Array, Array, Array]
+"""s, y and 1/sᵀy, all of them zero where there is no pair."""
+
+
+def _chosen(mask: Array, one: _Pair, other: _Pair) -> _Pair:
+    where, rows = namespace(mask).where, mask[..., None]
+    s, y = (where(rows, a, b) for a, b in zip(one[:2], other[:2], strict=True))
+    return s, y, where(mask, one[2], other[2])
 
 
 def _length_along_gradient(here: Iterate) -> Array:

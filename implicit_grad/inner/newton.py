@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import ClassVar
 
 from implicit_grad import border
-from implicit_grad.backend import Array, dot, epsilon, namespace, to_numpy
+from implicit_grad._deferred import replaced
+from implicit_grad.backend import Array, any_of, dot, epsilon, namespace
 from implicit_grad.inner._line_search import Iterate
-from implicit_grad.inner._protocol import start_point
+from implicit_grad.inner._search import Search
 from implicit_grad.inner.stopping import Distance, Stop, checked_distance
 from implicit_grad.linear import Cholesky, LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Solution, Status, status_codes, statuses
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Newton:
     .. math:: A(\varphi_k)\, s = -\nabla_\varphi G(\varphi_k;\theta), \qquad
               \varphi_{k+1} = \varphi_k + t\, s
 
-    with the largest t ∈ {1, ½, ¼, …} that decreases G enough (Armijo), or, where rounding may hide that, that
-    decreases ‖∇G‖. Where A is not positive definite, it is shifted until it is, so the iteration
-    goes downhill and does not end in a saddle.
+    with t = 1, or the first shorter one, found by interpolation, that decreases G enough (Armijo), or, where rounding
+    may hide that, decreases ‖∇G‖. Where A is not positive definite, it is shifted until it is, so the iteration goes
+    downhill and does not end in a saddle.
 
     Parameters
     ----------
@@ -35,14 +35,17 @@ class Newton:
     distance : Distance, float or None
         And when ‖φ − φ*‖ is proven to be at most this; a number is `Distance(number)`.
     max_steps : int
-        Newton steps.
+        Largest number of steps, each of them one t tried.
     linear_solver : LinearSolver
         For the Newton systems; `CG(max_steps, rtol)` where d is too large for `Cholesky()`.
 
     Notes
     -----
     Each problem takes one last full step past the tolerance and keeps it if the residual shrinks: quadratic
-    convergence makes that step the one that reaches the floor. On a quadratic one step is exact.
+    convergence makes that step the one that reaches the floor. On a quadratic one step is exact. A step costs one
+    linearisation, and a solve unless every problem goes on with the direction it has. With a tolerance a device is
+    asked twice a step, whether all are done and whether A is indefinite anywhere; without one (`rtol=0`) never, and
+    the eigenvalues and the solve for a shift are always made.
     """
 
     rtol: float = 1e-12
@@ -67,65 +70,47 @@ class Newton:
     def __call__(self, problem: BilevelProblem, theta: Array, *, start: Array | None = None) -> Solution[Newton]:
         """Minimise G(·; θ) from `start` (default θ)."""
         theta = problem.parameters(theta)
-        xp = namespace(theta)
         stop = Stop(problem, theta, self.rtol, self.distance)
-        state = Iterate(problem, theta, start_point(problem, theta, start), stop)
-        steps = np.zeros(theta.shape[:-1], dtype=np.int64)
-        polishing = np.zeros(theta.shape[:-1], dtype=bool)
-        active = np.ones(theta.shape[:-1], dtype=bool)
-        # Sizing the rounding floor of a loss that cannot do it itself takes a product.
-        check = Cost() if hasattr(problem.inner, "gradient_terms") else Cost(hvps=1)
-        cost = Cost(gradients=1) + check
-        smallest: Any = np.full(theta.shape[:-1], np.nan)
-        for _ in range(self.max_steps):
-            done = to_numpy(state.verdict()[0])
-            cost += check
-            active &= np.isfinite(to_numpy(state.residual)) & (to_numpy(state.residual) > 0) & ~(done & polishing)
-            polishing |= done
-            if not active.any():
-                break
-            direction, seen, spent = self._direction(state, active)
-            cost += spent
-            smallest = np.where(active & ~np.isnan(seen), seen, smallest)
-            forward, trials = state.advance(direction, xp.asarray(active), xp.asarray(polishing))
-            moved = to_numpy(forward)
-            cost += Cost(gradients=trials)
-            steps += moved
-            active &= moved
-        met = to_numpy(state.verdict()[1])
-        codes = np.full(met.shape, Status.STAGNATED.code)
-        codes[steps >= self.max_steps] = Status.MAX_STEPS.code
-        codes[met] = Status.CONVERGED.code
-        codes[~np.isfinite(to_numpy(state.residual))] = Status.NONFINITE.code
-        return Solution(
-            value=state.phi,
-            residual_norm=state.residual,
-            steps=steps,
-            status=statuses(codes),
-            solver=self,
-            cost=cost,
-            smallest_eigenvalue=None if np.isnan(smallest).all() else smallest,
-        )
+        systems = _Systems(self.linear_solver, theta, ask=stop.asked)
+        # A step may take a factorisation: worth asking a device for.
+        search = Search(problem, theta, start, stop, steps=self.max_steps, tolerant=True, polish=True, looks=1)
+        return replaced(search.run(self, systems), smallest_eigenvalue=systems.smallest)
 
-    def _direction(self, state: Iterate, active: Any) -> tuple[Array, Any, Cost]:
-        """Solve A s = −∇G, shifting A where it is not positive definite; fall back on −∇G."""
-        xp = namespace(state.phi)
-        keep = xp.asarray(active)[..., None]
-        rhs = xp.where(keep, -state.gradient, xp.zeros_like(state.gradient))
-        A = state.operator
-        first = self.linear_solver(A, rhs)
+
+class _Systems:
+    """Directions from A s = −∇G, with A shifted where it is not positive definite; −∇G where that fails, too."""
+
+    def __init__(self, solver: LinearSolver, theta: Array, *, ask: bool) -> None:
+        self.solver, self.ask = solver, ask
+        self._seen: Array = namespace(theta).full_like(theta[..., 0], float("nan"))
+        self._any = False
+
+    @property
+    def smallest(self) -> Array | None:
+        """The last smallest eigenvalue below zero that was met, NaN where none was."""
+        return self._seen if self._any else None
+
+    def restart(self, failed: Array) -> Array:
+        """Say that there is nothing to forget."""
+        return namespace(failed).zeros_like(failed)
+
+    def __call__(self, here: Iterate, fresh: Array) -> tuple[Array, Cost]:
+        xp = namespace(here.phi)
+        rhs = xp.where(fresh[..., None], -here.gradient, xp.zeros_like(here.gradient))
+        first = self.solver(here.operator, rhs)
         direction, cost = first.value, first.cost
-        seen = np.full(active.shape, np.nan)
-        indefinite = (status_codes(first.status) == Status.INDEFINITE.code) & active
-        if indefinite.any() and first.smallest_eigenvalue is not None:
-            lowest = to_numpy(first.smallest_eigenvalue)
-            seen = np.where(indefinite, lowest, seen)
+        indefinite = (first.codes == Status.INDEFINITE.code) & fresh
+        if any_of(indefinite, ask=self.ask) and first.smallest_eigenvalue is not None:
+            lowest, self._any = first.smallest_eigenvalue, True
+            self._seen = xp.where(indefinite & ~xp.isnan(lowest), lowest, self._seen)
             # −2 λ_min puts the lowest eigenvalue at |λ_min|: as far above zero as it was below.
-            shift = np.where(indefinite, np.maximum(-2 * lowest, np.sqrt(epsilon(rhs))), 0.0)
-            again = self.linear_solver(A.shifted(xp.asarray(shift, dtype=rhs.dtype)), rhs)
-            direction = xp.where(xp.asarray(indefinite)[..., None], again.value, direction)
+            root = xp.full_like(lowest, epsilon(rhs) ** 0.5)
+            shift = xp.where(-2 * lowest > root, -2 * lowest, root)
+            shift = xp.where(indefinite, shift, xp.zeros_like(shift))
+            again = self.solver(here.operator.shifted(shift), rhs)
+            direction = xp.where(indefinite[..., None], again.value, direction)
             cost += again.cost
         # A solve that failed altogether leaves steepest descent, which is always downhill.
         finite = xp.all(xp.isfinite(direction), axis=-1)
         downhill = finite & (dot(xp.where(finite[..., None], direction, rhs), rhs) > 0)
-        return xp.where(downhill[..., None], direction, rhs), seen, cost
+        return xp.where(downhill[..., None], direction, rhs), cost

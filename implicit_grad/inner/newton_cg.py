@@ -11,8 +11,8 @@ from implicit_grad import border
 from implicit_grad.backend import Array, dot, epsilon, namespace, power_of_two_scale
 from implicit_grad.inner._line_search import Iterate
 from implicit_grad.inner._recording import checked_record
-from implicit_grad.inner._search import search
-from implicit_grad.inner.stopping import Distance, checked_distance
+from implicit_grad.inner._search import Search
+from implicit_grad.inner.stopping import Distance, Stop, checked_distance
 from implicit_grad.linear.cg import conjugate_gradient
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Solution
@@ -32,7 +32,7 @@ class NewtonCG:
     Parameters
     ----------
     steps : int
-        Largest number of directions; without a tolerance their number.
+        Largest number of steps, each of them one length tried; without a tolerance their number.
     cg_steps : int
         m, for each direction. iMAML's Hessian-free variant takes 5.
     rtol : float
@@ -44,8 +44,9 @@ class NewtonCG:
 
     Notes
     -----
-    A step costs m products, and a linearisation for each length tried. A problem stops at the rounding floor in
-    any case, and as `STAGNATED` where no length is better than standing still.
+    A step costs one linearisation, and m products unless every problem goes on with the direction it has (a device,
+    which is not asked, always makes them). A problem stops at the rounding floor in any case, and as `STAGNATED`
+    where no length is better than standing still.
 
     References
     ----------
@@ -60,7 +61,7 @@ class NewtonCG:
     record: bool | tuple[int, ...] = field(default=False, kw_only=True)
 
     card: ClassVar[Card] = Card(
-        "m HVPs and 1 or more gradients a step",
+        "m HVPs and 1 gradient a step",
         "O(d)",
         "a Newton step cut off: linear, the faster the larger m",
         "κ is large and m small; no guard against saddles but descent",
@@ -76,7 +77,10 @@ class NewtonCG:
 
     def __call__(self, problem: BilevelProblem, theta: Array, *, start: Array | None = None) -> Solution[NewtonCG]:
         """Minimise G(·; θ) from `start` (default θ)."""
-        return search(self, problem, problem.parameters(theta), start, _TruncatedSystems(self.cg_steps))
+        theta = problem.parameters(theta)
+        stop = Stop(problem, theta, self.rtol, self.distance)
+        search = Search(problem, theta, start, stop, steps=self.steps, record=self.record)
+        return search.run(self, _TruncatedSystems(self.cg_steps))
 
 
 class _TruncatedSystems:
@@ -89,9 +93,9 @@ class _TruncatedSystems:
         """Say that there is nothing to forget."""
         return namespace(failed).zeros_like(failed)
 
-    def __call__(self, here: Iterate, active: Array) -> tuple[Array, Cost]:
+    def __call__(self, here: Iterate, fresh: Array) -> tuple[Array, Cost]:
         xp, lam = namespace(here.phi), here.problem.lam_like(here.phi)
-        rhs = xp.where(active[..., None], -here.gradient, xp.zeros_like(here.gradient))
+        rhs = xp.where(fresh[..., None], -here.gradient, xp.zeros_like(here.gradient))
         # Not `CG`: its verdict on the solve, and the product that takes, are not asked for.
         scale = power_of_two_scale(rhs)[..., None]
         start, goal = xp.zeros_like(rhs), xp.zeros_like(rhs[..., 0])

@@ -14,7 +14,8 @@ from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.inner._protocol import gradient_scale, start_point
 from implicit_grad.inner.stopping import Distance, Stop, checked_distance
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Solution, Status, statuses
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status, statuses
 
 _DERIVATIVE_FREE = frozenset({"Nelder-Mead", "Powell", "COBYLA", "COBYQA"})
 _SECOND_ORDER = frozenset({"Newton-CG", "trust-ncg", "trust-krylov"})

@@ -8,10 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.backend import Array, cholesky, epsilon, namespace, power_of_two_scale, to_numpy
+from implicit_grad.backend import (
+    Array,
+    cholesky,
+    device_of,
+    epsilon,
+    join,
+    namespace,
+    power_of_two_scale,
+    to_numpy,
+    transpose,
+)
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import prepare, verdict
-from implicit_grad.results import Cost, Solution, Status
+from implicit_grad.results import Cost, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +98,36 @@ def solve_dense(
     )
 
 
-def factors_of(matrices: Array) -> tuple[Array, Any]:
-    """Factors of a stack `(n, d, d)`, and a host mask of the matrices that have one (the others' is I).
+def factors_of(matrices: Array) -> tuple[Array, Array]:
+    """Lower Cholesky factors of `(..., d, d)`, and which matrices have one; the factor of the others is I.
 
-    A device library tells that some matrix of a batch has no factor, not which.
+    A device is not asked: its library's verdict would make the host wait. A factor is what multiplies to A, entry by
+    entry to 4(d + 1) eps √(a_ii a_jj), twice what rounding may do to the factor and to the product. No other answer
+    can pass, whatever a failed factorisation leaves in memory: L Lᵀ is positive semidefinite.
     """
+    xp, shape = namespace(matrices), matrices.shape
+    if device_of(matrices) is None:
+        factors, found = _factors_on_host(xp.reshape(matrices, (-1, *shape[-2:])))
+        return xp.reshape(factors, shape), xp.asarray(found.reshape(shape[:-2]))
+    factors, d = cholesky(matrices), int(shape[-1])
+    diagonal = xp.diagonal(matrices, axis1=-2, axis2=-1)
+    root = xp.sqrt(xp.where(diagonal > 0, diagonal, xp.zeros_like(diagonal)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        off = xp.abs(factors @ transpose(factors) - matrices)
+    allowed = 4 * (d + 1) * epsilon(matrices) * root[..., :, None] * root[..., None, :]
+    found = xp.all(off <= allowed, axis=(-2, -1))
+    found = found & xp.all(xp.diagonal(factors, axis1=-2, axis2=-1) > 0, axis=-1)
+    return xp.where(found[..., None, None], factors, xp.eye(d, dtype=matrices.dtype)), found
+
+
+def _factors_on_host(matrices: Array) -> tuple[Array, Any]:
+    """Factors of a stack `(n, d, d)`, halved until the matrices without a factor stand alone."""
     n = matrices.shape[0]
     try:
         return cholesky(matrices), np.ones(n, dtype=bool)
     except np.linalg.LinAlgError:
-        xp = namespace(matrices)
         if n == 1:
-            return xp.eye(matrices.shape[-1], dtype=matrices.dtype)[None, ...], np.zeros(1, dtype=bool)
-        parts = [factors_of(matrices[: n // 2, ...]), factors_of(matrices[n // 2 :, ...])]
-        factors, positive = zip(*parts, strict=True)
-        return xp.concatenate(factors, axis=0), np.concatenate(positive)
+            return namespace(matrices).eye(matrices.shape[-1], dtype=matrices.dtype)[None, ...], np.zeros(1, bool)
+        parts = [_factors_on_host(matrices[: n // 2, ...]), _factors_on_host(matrices[n // 2 :, ...])]
+        factors, found = zip(*parts, strict=True)
+        return join(list(factors)), np.concatenate(found)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from implicit_grad.backend import Array, dot, epsilon, namespace, norm, to_numpy
+from implicit_grad._deferred import replaced
+from implicit_grad.backend import Array, dot, epsilon, namespace, norm
 from implicit_grad.linear._system import System, verdict
-from implicit_grad.results import Cost, Solution, Status
+from implicit_grad.results import Cost, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,5 +162,6 @@ def mark_saddles(solution: Solution[Any], known: Array) -> Solution[Any]:
     path = solution.path
     if path is None or path.codes is None:
         return solution
-    codes = np.where(to_numpy(known), Status.INDEFINITE.code, path.codes).astype(np.int8)
-    return replace(solution, path=replace(path, codes=codes))
+    xp = namespace(path.codes)
+    codes = xp.where(known, xp.full_like(path.codes, Status.INDEFINITE.code), path.codes)
+    return replaced(solution, path=replace(path, codes=codes))

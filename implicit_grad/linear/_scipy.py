@@ -13,7 +13,8 @@ from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import System, prepare, verdict
 from implicit_grad.linear.lanczos import extreme_eigenvalues
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Cost, Solution, Status
+from implicit_grad.results import Cost, Solution
+from implicit_grad.status import Status
 
 
 class Stop(Exception):

@@ -13,16 +13,17 @@ from implicit_grad import border
 from implicit_grad.backend import (
     Array,
     broadcast_shapes,
+    device_of,
     epsilon,
     expand,
     join,
     namespace,
     norm,
     power_of_two_scale,
-    to_numpy,
 )
 from implicit_grad.linear.operator import Operator, as_operator
-from implicit_grad.results import Cost, Path, Solution, Status, statuses
+from implicit_grad.results import Cost, Path, Solution
+from implicit_grad.status import Status, all_codes, marked, statuses
 
 _SMALL = 1e-2
 
@@ -110,29 +111,28 @@ def verdict(
     `iterates` (steps + 1, ..., d), with their `costs`, become the path; each is judged as the end of its own run.
     They are given away: their own array becomes that of the path.
     """
-    ends = _Ends(system, rtol, operator_norm)
+    ends, xp = _Ends(system, rtol, operator_norm), namespace(x)
     residual = ends.residual(x)
-    taken = to_numpy(steps)
-    spent = taken >= budget if budget is not None else np.zeros(system.shape, dtype=bool)
-    codes = ends.codes(x, residual, spent)
+    never = xp.zeros_like(system.finite)
+    codes = ends.codes(x, residual, never if budget is None else never | (steps >= budget))
     for status, mask in failed.items():
-        codes[to_numpy(mask)] = status.code
-    codes[~np.isfinite(to_numpy(residual)) & (codes != Status.INDEFINITE.code)] = Status.NONFINITE.code
-    codes[~to_numpy(system.finite)] = Status.NONFINITE.code
+        codes = marked(codes, mask, status)
+    codes = marked(codes, ~xp.isfinite(residual) & (codes != Status.INDEFINITE.code), Status.NONFINITE)
+    codes = marked(codes, ~system.finite, Status.NONFINITE)
     path = None
     if iterates is not None:
         residuals = ends.residual(iterates)
-        counts = np.arange(iterates.shape[0]).reshape(-1, *[1] * len(system.shape))
+        counts = xp.reshape(xp.arange(iterates.shape[0]), (-1, *[1] * len(system.shape)))
         # A run of k steps ends before whatever befell the longest one after its step k.
-        before = (counts <= taken) & to_numpy(system.finite)
-        own = np.where(before, ends.codes(iterates, residuals, counts >= 0), codes)
+        before = (counts <= steps) & system.finite
+        own = xp.where(before, ends.codes(iterates, residuals, xp.ones_like(before)), codes)
         with np.errstate(over="ignore"):
             iterates *= system.scale[..., None]
             points, norms = ends.masked(iterates, residuals * system.scale)
-        own[ends.overflowed(points) & (own != Status.INDEFINITE.code)] = Status.NONFINITE.code
-        path = Path(tuple(range(iterates.shape[0])), points, norms, codes=own.astype(np.int8), costs=costs)
+        own = marked(own, ends.overflowed(points) & (own != Status.INDEFINITE.code), Status.NONFINITE)
+        path = Path(tuple(range(iterates.shape[0])), points, norms, codes=own, costs=costs)
     value, residual_norm = ends.unscaled(x, residual)
-    codes[ends.overflowed(value) & (codes != Status.INDEFINITE.code)] = Status.NONFINITE.code
+    codes = marked(codes, ends.overflowed(value) & (codes != Status.INDEFINITE.code), Status.NONFINITE)
     return Solution(value, residual_norm, steps, statuses(codes), solver, path, **extra)
 
 
@@ -156,18 +156,15 @@ class _Ends:
             count = x.shape[0]
             return join([norm(b - A(x[i : min(i + part, count), ...])) for i in range(0, count, part)])
 
-    def codes(self, x: Array, residual: Array, spent: Any) -> np.ndarray[Any, Any]:
+    def codes(self, x: Array, residual: Array, spent: Array) -> Array:
         xp, rhs, rtol = namespace(x), norm(self.system.b), self.rtol
         with np.errstate(over="ignore", invalid="ignore"):
             attainable = 10 * self.system.A.size * epsilon(x) * (self.operator_norm * norm(x) + rhs)
             attainable = xp.where(attainable < _SMALL * rhs, attainable, xp.zeros_like(attainable))
-            met = to_numpy(residual <= xp.where(attainable > rtol * rhs, attainable, rtol * rhs))
-        codes = np.full(met.shape, Status.STAGNATED.code)
-        spent = np.broadcast_to(spent, met.shape)
-        codes[spent] = Status.MAX_STEPS.code if rtol > 0 else Status.BUDGET_SPENT.code
-        codes[met & ~spent] = Status.CONVERGED.code
-        codes[to_numpy(residual == 0) | (met & (rtol > 0))] = Status.CONVERGED.code
-        return codes
+            met = residual <= xp.where(attainable > rtol * rhs, attainable, rtol * rhs)
+        codes = all_codes(met, Status.STAGNATED)
+        codes = marked(codes, spent, Status.MAX_STEPS if rtol > 0 else Status.BUDGET_SPENT)
+        return marked(codes, (residual == 0) | (met if rtol > 0 else met & ~spent), Status.CONVERGED)
 
     def unscaled(self, x: Array, residual: Array) -> tuple[Array, Array]:
         """In the units of b."""
@@ -178,15 +175,15 @@ class _Ends:
     def masked(self, x: Array, residual: Array) -> tuple[Array, Array]:
         """With NaN where b was not finite."""
         xp, finite = namespace(x), self.system.finite
-        if bool(to_numpy(finite).all()):
+        if device_of(finite) is None and bool(xp.all(finite)):
             return x, residual
         value = xp.where(finite[..., None], x, xp.full_like(x, float("nan")))
         return value, xp.where(finite, residual, xp.full_like(residual, float("nan")))
 
-    def overflowed(self, value: Array) -> np.ndarray[Any, Any]:
+    def overflowed(self, value: Array) -> Array:
         """Whether A⁻¹b leaves the range of the dtype, although the scaled system was solved."""
         xp = namespace(value)
-        return to_numpy(xp.any(xp.isinf(value), axis=-1))
+        return xp.any(xp.isinf(value), axis=-1)
 
 
 def _broadcast(A: Operator, shape: tuple[int, ...]) -> Operator:

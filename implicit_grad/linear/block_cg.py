@@ -14,7 +14,8 @@ from implicit_grad.backend import Array, epsilon, join, look_again, namespace, n
 from implicit_grad.linear._restarts import Iterates, Run, solve_restarting, target_of
 from implicit_grad.linear._system import System, prepare
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Card, Solution, Status
+from implicit_grad.results import Card, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True)

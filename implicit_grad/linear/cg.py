@@ -13,7 +13,8 @@ from implicit_grad.backend import Array, add_scaled, dot, epsilon, look_again, n
 from implicit_grad.linear._restarts import Iterates, Run, solve_restarting, target_of
 from implicit_grad.linear._system import prepare
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Card, Solution, Status
+from implicit_grad.results import Card, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True)

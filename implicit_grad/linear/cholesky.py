@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
+from implicit_grad._deferred import Deferred
 from implicit_grad.backend import Array, device_of, epsilon, namespace, norm, to_numpy
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._dense import factors_of
 from implicit_grad.linear._system import System, prepare, verdict
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Card, Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status
 
 _INVERSE_STEPS = 3
 
@@ -39,8 +41,8 @@ class Cholesky:
     Notes
     -----
     Needs d Hessian-vector products, d² numbers a problem and d³/3 operations. κ is LAPACK's estimate in the 1-norm,
-    O(d²), from the factor. On a device the whole batch is factored at once; where that fails, its halves are, until
-    the matrices without a factor stand alone; κ is that of a few steps of inverse iteration.
+    O(d²), from the factor. On a device the whole batch is factored at once; a factor is known by its product, so that
+    nobody waits; the smallest eigenvalue is found for whoever asks, and κ by a few steps of inverse iteration.
 
     Examples
     --------
@@ -123,12 +125,9 @@ class Cholesky:
         with np.errstate(over="ignore", invalid="ignore"):
             matrices = system.A.dense()
         finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))
-        eye = xp.eye(system.A.size, dtype=matrices.dtype)
-        matrices = xp.where(finite[..., None, None], matrices, eye)
-        factors, positive = factors_of(xp.reshape(matrices, (-1, *eye.shape)))
-        factors = xp.broadcast_to(xp.reshape(factors, matrices.shape), (*shape, *eye.shape))
-        negative = ~positive.reshape(matrices.shape[:-2])
-        usable = finite & xp.asarray(positive.reshape(negative.shape))
+        matrices = xp.where(finite[..., None, None], matrices, xp.eye(system.A.size, dtype=matrices.dtype))
+        factors, positive = factors_of(matrices)
+        factors = xp.broadcast_to(factors, (*shape, *factors.shape[-2:]))
 
         def solve(rhs: Array) -> Array:
             return device.solve_triangular(factors, device.solve_triangular(factors, rhs, False), True)
@@ -137,6 +136,7 @@ class Cholesky:
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(self.refinements):
                 x = x + solve(system.b - system.A(x))
+        usable = finite & positive & xp.ones_like(system.finite)
         x = xp.where((usable & system.finite)[..., None], x, xp.full_like(x, float("nan")))
         norms = xp.max(xp.sum(xp.abs(matrices), axis=-1), axis=-1)
         condition = norms * _inverse_norm(solve, system.b)
@@ -146,15 +146,16 @@ class Cholesky:
             x,
             solver=self,
             rtol=epsilon(x),
-            steps=np.full(shape, 1),
+            steps=xp.ones(shape, dtype=xp.int64),
             budget=None,
             operator_norm=norms,
             failed={
                 Status.ILL_CONDITIONED: condition > epsilon(x) ** -0.5,
-                Status.INDEFINITE: np.broadcast_to(negative, shape),
+                Status.INDEFINITE: ~positive & xp.ones_like(system.finite),
             },
             cost=system.A.dense_cost + Cost(hvps=self.refinements + 1),
-            smallest_eigenvalue=_lowest(matrices, negative, shape) if negative.any() else None,
+            # Many times the price of a factor: only for those who want to know.
+            smallest_eigenvalue=Deferred(lambda: _lowest(matrices, ~positive, shape)),
             condition=condition,
         )
 
@@ -192,8 +193,8 @@ def _inverse_norm(solve: Callable[[Array], Array], like: Array) -> Array:
     """Return a lower bound of ‖A⁻¹‖ that is rarely far off: three steps of inverse iteration."""
     xp, d = namespace(like), int(like.shape[-1])
     # LAPACK's start, which is orthogonal to no vector that structure suggests.
-    start = [(-1) ** i * (1 + i / max(1, d - 1)) for i in range(d)]
-    v = xp.zeros_like(like) + xp.asarray(start, dtype=like.dtype)
+    i = xp.arange(d, dtype=like.dtype)
+    v = xp.zeros_like(like) + (1 - 2 * (i % 2)) * (1 + i / max(1, d - 1))
     growth = xp.ones_like(like[..., 0])
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(_INVERSE_STEPS):
@@ -203,14 +204,12 @@ def _inverse_norm(solve: Callable[[Array], Array], like: Array) -> Array:
     return growth
 
 
-def _lowest(matrices: Array, negative: Any, shape: tuple[int, ...]) -> Array:
+def _lowest(matrices: Array, negative: Array, shape: tuple[int, ...]) -> Array:
     """Smallest eigenvalue of the matrices without a factor, NaN for the others."""
     xp = namespace(matrices)
-    flat = xp.reshape(matrices, (-1, *matrices.shape[-2:]))
-    lowest = np.full(negative.size, np.nan)
-    rows = np.flatnonzero(negative)
-    lowest[rows] = to_numpy(xp.linalg.eigvalsh(flat[xp.asarray(rows)])[..., 0])
-    return xp.asarray(np.broadcast_to(lowest.reshape(negative.shape), shape), dtype=matrices.dtype)
+    lowest = xp.min(xp.linalg.eigvalsh(matrices), axis=-1)
+    lowest = xp.where(negative, lowest, xp.full_like(lowest, float("nan")))
+    return xp.broadcast_to(lowest, shape)
 
 
 def _smallest_eigenvalue(matrix: Array) -> float:

@@ -11,7 +11,8 @@ from implicit_grad import border
 from implicit_grad.backend import Array, epsilon, power_of_two_scale
 from implicit_grad.linear._general import columns, prepare_general
 from implicit_grad.linear._system import verdict
-from implicit_grad.results import Card, Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from implicit_grad import border
 from implicit_grad.backend import Array
 from implicit_grad.linear._scipy import Lanczos, Stop, Trail, Watch, solve_each
 from implicit_grad.linear._system import verdict
-from implicit_grad.results import Card, Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status, marked
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class MINRES:
         assert path.codes is not None
         # MINRES goes on past the first sign of a saddle, so the runs that see it are marked here.
         counts = np.arange(self.max_steps + 1).reshape(-1, *[1] * len(system.shape))
-        codes = np.where(counts >= onset, Status.INDEFINITE.code, path.codes).astype(np.int8)
+        codes = marked(path.codes, counts >= onset, Status.INDEFINITE)
         return replace(solution, path=replace(path, codes=codes))
 
     def _run(self, watch: Watch, b: Array, limit: int, rtol: float) -> tuple[Array, int]:

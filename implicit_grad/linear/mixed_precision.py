@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, namespace, norm, power_of_two_scale
+from implicit_grad.backend import Array, any_of, epsilon, namespace, norm, power_of_two_scale
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import LinearSolver, System, prepare, verdict
 from implicit_grad.linear.lanczos import extreme_eigenvalues
 from implicit_grad.linear.operator import Operator, matrix_operator
-from implicit_grad.results import Card, Cost, Solution, Status, status_codes
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status
 
 _PROBE_STEPS = 20
 _PROGRESS = 0.99
@@ -104,7 +105,7 @@ class MixedPrecision:
             state = _Refinement(system, coarse, scale, size)
             goal = self.rtol * norm(system.b)
             active = state.size > goal
-            while state.count < self.max_steps and bool(xp.any(active)):
+            while state.count < self.max_steps and any_of(active, ask=self.rtol > 0):
                 spent = state.advance(self.linear_solver, active)
                 cost = cost + Cost(hvps=1) + (Cost() if self.dense else spent)
                 active = active & state.improving & (state.size > goal)
@@ -186,7 +187,7 @@ class _Refinement:
         unit = power_of_two_scale(self.r)
         rhs = xp.where(active[..., None], self.r / unit[..., None], xp.zeros_like(self.r))
         inner = solver(self.coarse, xp.astype(rhs, xp.float32))
-        codes = xp.asarray(status_codes(inner.status))
+        codes = inner.codes
         self.suspects = self.suspects | (active & (codes == Status.INDEFINITE.code))
         self.diverged = self.diverged | (active & (codes == Status.DIVERGED.code))
         self.nonfinite = self.nonfinite | (active & (codes == Status.NONFINITE.code))

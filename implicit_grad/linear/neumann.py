@@ -12,7 +12,8 @@ from implicit_grad.backend import Array, dot, epsilon, look_again, namespace
 from implicit_grad.linear._restarts import mark_saddles
 from implicit_grad.linear._system import System, prepare, verdict
 from implicit_grad.linear.lanczos import extreme_eigenvalues
-from implicit_grad.results import Card, Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status
 
 _LANCZOS_STEPS = 20
 _SAFETY = 1.1

@@ -12,7 +12,8 @@ from implicit_grad.backend import Array, epsilon, namespace
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.linear._sketch import check_rank, sketch
 from implicit_grad.linear._system import prepare, verdict
-from implicit_grad.results import Card, Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from implicit_grad.linear._restarts import Iterates, Run, solve_restarting, targ
 from implicit_grad.linear._system import prepare
 from implicit_grad.linear.operator import Operator
 from implicit_grad.linear.preconditioners import Jacobi, Prepared, prepare_preconditioner
-from implicit_grad.results import Card, Solution, Status
+from implicit_grad.results import Card, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True)

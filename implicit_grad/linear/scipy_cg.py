@@ -12,7 +12,8 @@ from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._system import prepare, verdict
 from implicit_grad.linear.operator import Operator
-from implicit_grad.results import Card, Cost, Solution, Status
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, namespace, norm, to_numpy, transpose
+from implicit_grad._deferred import replaced
+from implicit_grad.backend import Array, epsilon, namespace, norm, transpose
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.linear._dense import factors_of
 from implicit_grad.linear._system import prepare, verdict
-from implicit_grad.results import Card, Cost, Solution, Status, status_codes, statuses
+from implicit_grad.results import Card, Cost, Solution
+from implicit_grad.status import Status, marked, statuses
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,8 @@ class Woodbury:
             usable = xp.all(xp.isfinite(small), axis=(-2, -1))
             small = xp.where(usable[..., None, None], small, xp.eye(factor.rank, dtype=gram.dtype))
             # FFᵀ + σI is positive definite by construction: a missing factor is rounding's.
-            factors, found = factors_of(xp.reshape(small, (-1, factor.rank, factor.rank)))
-            inverse_root = xp.linalg.inv(xp.reshape(factors, small.shape))
+            factors, found = factors_of(small)
+            inverse_root = xp.linalg.inv(factors)
 
             def solve(rhs: Array) -> Array:
                 inner = (inverse_root @ factor.apply(rhs)[..., None])[..., 0]
@@ -94,7 +96,7 @@ class Woodbury:
         size = norm(system.b)
         largest = xp.linalg.norm(gram, axis=(-2, -1)) if xp is np else xp.max(xp.sum(xp.abs(gram), axis=-1), axis=-1)
         condition = (largest + shift) / shift + 0 * size
-        lost = ~xp.asarray(found.reshape(small.shape[:-2])) & (size == size)
+        lost = ~found & (size == size)
         x = xp.where(lost[..., None], xp.full_like(x, float("nan")), x)
         solution = verdict(
             system,
@@ -104,11 +106,10 @@ class Woodbury:
             steps=np.full(system.shape, 1),
             budget=None,
             operator_norm=largest + shift + 0 * size,
-            failed={Status.NONFINITE: ~to_numpy(usable + xp.zeros_like(size, dtype=usable.dtype))},
+            failed={Status.NONFINITE: ~usable & (size == size)},
             cost=Cost(hvps=self.refinements + 1),
             condition=condition,
         )
-        codes = status_codes(solution.status)
-        poor = (codes == Status.STAGNATED.code) & (to_numpy(condition) > epsilon(x) ** -0.5)
-        poor = poor | (to_numpy(lost) & to_numpy(system.finite))
-        return replace(solution, status=statuses(np.where(poor, Status.ILL_CONDITIONED.code, codes)))
+        poor = (solution.codes == Status.STAGNATED.code) & (condition > epsilon(x) ** -0.5)
+        codes = marked(solution.codes, poor | (lost & system.finite), Status.ILL_CONDITIONED)
+        return replaced(solution, status=statuses(codes))

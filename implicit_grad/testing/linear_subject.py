@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse.linalg
 
 from implicit_grad.errors import ImplicitGradError
-from implicit_grad.results import Status
+from implicit_grad.status import Status
 from implicit_grad.testing.comparisons import Violation
 from implicit_grad.testing.matrices import UNIT, Array, LinearSystem
 from implicit_grad.testing.promises import Promise

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.results import Status
+from implicit_grad.status import Status
 from implicit_grad.testing.comparisons import NotApplicable, Violation
 from implicit_grad.testing.matrices import Array
 from implicit_grad.testing.problems import Case

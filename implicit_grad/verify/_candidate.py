@@ -14,7 +14,7 @@ from implicit_grad.backend import Array
 from implicit_grad.check import arrays_of
 from implicit_grad.errors import ArgumentTypeError
 from implicit_grad.objectives.autodiff import flatten, is_tree
-from implicit_grad.results import Status
+from implicit_grad.status import Status
 
 
 class Fault(Enum):

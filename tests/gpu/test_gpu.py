@@ -13,6 +13,7 @@ import pytest
 from implicit_grad import (
     CG,
     EXACT,
+    LBFGS,
     Autodiff,
     BilevelProblem,
     CheckpointedGradient,
@@ -23,6 +24,8 @@ from implicit_grad import (
     ImplicitGradient,
     LambdaPath,
     MetaGradient,
+    Newton,
+    NewtonCG,
     Status,
     UnrolledGradient,
     Woodbury,
@@ -143,8 +146,21 @@ class Fenced:
         ("gradient", MetaGradient(GradientDescent(0.01, 20, record=True), FirstOrderGradient())),
         ("hvp", MetaGradient(GradientDescent(0.01, 3), ImplicitGradient(CG(20)))),
         ("linearize", MetaGradient(GradientDescent(0.01, 20, record=True), UnrolledGradient())),
+        ("linearize", MetaGradient(LBFGS(20), FirstOrderGradient())),
+        ("linearize", MetaGradient(NewtonCG(20), FirstOrderGradient())),
+        ("linearize", MetaGradient(Newton(0.0, 20, CG(4)), FirstOrderGradient())),
+        ("linearize", MetaGradient(Newton(0.0, 20), FirstOrderGradient())),
     ],
-    ids=["descent", "recorded descent", "conjugate gradient", "unrolling"],
+    ids=[
+        "descent",
+        "recorded descent",
+        "conjugate gradient",
+        "unrolling",
+        "L-BFGS",
+        "Newton-CG",
+        "Newton by CG",
+        "Newton by Cholesky",
+    ],
 )
 @pytest.mark.parametrize("name", ["least squares", "tanh network", "autodiff, broadcasting"])
 def test_the_loops_do_not_wait(gpu, name, kind, method):

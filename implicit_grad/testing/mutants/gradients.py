@@ -14,7 +14,8 @@ import numpy as np
 from implicit_grad.estimators import EXACT
 from implicit_grad.inner import GradientDescent, Newton
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Cost, Estimate, Solution, Status
+from implicit_grad.results import Cost, Estimate, Solution
+from implicit_grad.status import Status
 from implicit_grad.testing.mutants.linear import diagonal_blocks
 from implicit_grad.verify import wrong_formula
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from implicit_grad.inner import GradientDescent, Newton
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Solution, Status
+from implicit_grad.results import Solution
+from implicit_grad.status import Status
 
 Solve = Callable[..., Solution[Any]]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from implicit_grad.results import Cost, Path, Solution, Status
+from implicit_grad.results import Cost, Path, Solution
+from implicit_grad.status import Status
 
 norm = np.linalg.norm
 
