@@ -39,7 +39,7 @@ from implicit_grad.storage import atomic_target
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "certificates.md"
 SEED = 20191210
-NEWTON_STEPS = 12
+NEWTON_STEPS = 20
 """Damped Newton steps of the enclosure, at most: a problem at the rounding floor takes no more."""
 VISIBLE = 1e-9
 """Ratios are taken of errors above this share of ‖∇F‖: below, rounding is compared with its allowance."""
