@@ -65,7 +65,8 @@ peers: setup
 	    || echo "peers: $$peer could not be installed and is left out"; \
 	done
 	$(BIN)/python -m benchmarks.peers $(VERIFY)
-	IMPLICIT_GRAD_PEERS=1 $(BIN)/python -m pytest tests/test_peers.py tests/test_verify_foreign.py
+	IMPLICIT_GRAD_PEERS=1 $(BIN)/python -m pytest tests/test_peers.py \
+	  tests/test_verify_foreign.py tests/test_verify_torch.py tests/test_verify_jax.py
 
 # Every error bar against its reference; exits with 1 if one is crossed. Writes docs/certificates.md.
 certificates: setup

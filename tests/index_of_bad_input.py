@@ -5,9 +5,9 @@ many rows at once the beginning of the ids of one row is given. `test_indices.py
 that every test named here is collected.
 """
 
-_ERRORS = "test_bad_input.py::test_a_typed_error_names_the_argument[{}: "
-_WORKS = "test_bad_input.py::test_degenerate_input_works[{}: "
-_STATUS = "test_bad_input.py::test_numerical_failure_is_a_status_and_an_error_on_demand[{}: "
+_ERRORS = "test_bad_input_errors.py::test_a_typed_error_names_the_argument[{}: "
+_WORKS = "test_bad_input_degenerate.py::test_degenerate_input_works[{}: "
+_STATUS = "test_bad_input_statuses.py::test_numerical_failure_is_a_status_and_an_error_on_demand[{}: "
 
 
 def _cases(row: int, *tables: str) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ BAD_INPUT: dict[int, tuple[str, ...]] = {
         "test_linear_dense.py::test_lam_near_an_eigenvalue_of_the_hessian",
     ),
     # φ is not stationary
-    6: ("test_bad_input.py::test_row_06_a_phi_that_is_not_stationary",),
+    6: ("test_bad_input_statuses.py::test_row_06_a_phi_that_is_not_stationary",),
     # the inner solver ran out of steps; diverged
     7: (*_cases(7, _STATUS), "test_estimators_methods.py::test_a_failed_inner_solve_is_not_forgotten"),
     8: (*_cases(8, _STATUS), "test_inner_gradient_descent.py::test_one_diverging_problem_of_a_batch"),
@@ -55,7 +55,7 @@ BAD_INPUT: dict[int, tuple[str, ...]] = {
     # shapes and labels
     18: _cases(18, _ERRORS),
     19: _cases(19, _WORKS),
-    20: (*_cases(20, _ERRORS), "test_bad_input.py::test_row_20_tasks_whose_labels_look_one_hot"),
+    20: (*_cases(20, _ERRORS), "test_bad_input_errors.py::test_row_20_tasks_whose_labels_look_one_hot"),
     21: _cases(21, _ERRORS),
     # values of data
     22: _cases(22, _ERRORS),
@@ -73,19 +73,19 @@ BAD_INPUT: dict[int, tuple[str, ...]] = {
     30: (*_cases(30, _STATUS), "test_check.py::test_rows_28_to_30_kinks_and_what_is_not_finite"),
     31: ("test_check.py::test_row_31_random_and_stateful_losses",),
     32: (
-        "test_bad_input.py::test_row_32_a_loss_that_writes_into_theta",
+        "test_bad_input_user_code.py::test_row_32_a_loss_that_writes_into_theta",
         "test_check.py::test_row_32_losses_that_write",
     ),
     # what the user raises, and Ctrl-C
-    33: ("test_bad_input.py::test_rows_33_and_34_what_the_user_raises_comes_out_as_it_is",),
+    33: ("test_bad_input_user_code.py::test_rows_33_and_34_what_the_user_raises_comes_out_as_it_is",),
     34: (
-        "test_bad_input.py::test_rows_33_and_34_what_the_user_raises_comes_out_as_it_is",
+        "test_bad_input_user_code.py::test_rows_33_and_34_what_the_user_raises_comes_out_as_it_is",
         "test_cli.py::test_an_interrupt_exits_with_130",
         "test_engine_sweeping.py::test_an_interrupt_keeps_what_is_finished",
     ),
     # scales
     35: _cases(35, _ERRORS, _WORKS),
-    36: (*_cases(36, _WORKS, _STATUS), "test_bad_input.py::test_row_36_what_scipy_gets_wrong"),
+    36: (*_cases(36, _WORKS, _STATUS), "test_bad_input_degenerate.py::test_row_36_what_scipy_gets_wrong"),
     37: _cases(37, _WORKS),
     # counts and shapes of θ
     38: _cases(38, _ERRORS),

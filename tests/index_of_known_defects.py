@@ -104,14 +104,14 @@ DEFECTS: dict[str, tuple[str, ...]] = {
     "a λ for each problem: one for all": _dies("check_law_52-average_lam"),
     "the missing transpose with diagonal Λ": (
         "test_regularized.py::test_the_mistakes_about_a_diagonal_are_seen",
-        "test_implicit.py::test_the_mistakes_about_a_nonsymmetric_map_are_seen",
+        "test_implicit_derivatives.py::test_the_mistakes_about_a_nonsymmetric_map_are_seen",
     ),
     # the inner solve
     "plain steps down the train loss and the implicit formula at their end": (
         *_dies("check_law_04-unregularised", "check_law_05-unregularised", "check_law_07-unregularised_residual"),
     ),
     "an inner solve that stopped early, without a sign": (
-        "test_bad_input.py::test_row_06_a_phi_that_is_not_stationary",
+        "test_bad_input_statuses.py::test_row_06_a_phi_that_is_not_stationary",
         "test_estimators_methods.py::test_a_failed_inner_solve_is_not_forgotten",
         *_dies("check_law_01-content"),
     ),
