@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmarks import diagnosis as bench
+from benchmarks.diagnosis.report import PAGE, complaints
+from benchmarks.diagnosis.right import Right
+from benchmarks.diagnosis.wrong import NAMED as WELL_NAMED
+from benchmarks.diagnosis.wrong import WRONG, Trial, judge
 from implicit_grad import EXACT, BilevelProblem, LeastSquares, SoftmaxCrossEntropy, Verdict, verify
 from implicit_grad.verify import CATALOGUE, wrong_formula
 from implicit_grad.verify._diagnosis import Diagnosis, diagnose
@@ -177,15 +180,15 @@ def test_the_closest_are_named_where_none_explains_it(softmax):
 def test_wrong_in_confidence_would_be_counted(softmax):
     """The benchmark can tell: its judge is shown a report whose confident cause is another."""
     report = verify(lambda p, t: wrong_formula("first-order")(p, t), softmax, np.ones(6), without=QUICK)
-    assert bench.judge("first-order", report) == bench.NAMED
-    assert bench.judge("1/λ for λ", report) == bench.WRONG
-    trial = bench.Trial("1/λ for λ", "", None, None, 1.0)
-    wrong = [(trial, bench.WRONG, ("first-order",), 1.0)]
-    assert "with confidence" in bench.complaints(wrong, [])[0]
-    assert "called wrong" in bench.complaints([], [(bench.Right("EXACT", "ridge", 5), "FAIL", 1.0)])[0]
+    assert judge("first-order", report) == WELL_NAMED
+    assert judge("1/λ for λ", report) == WRONG
+    trial = Trial("1/λ for λ", "", None, None, 1.0)
+    wrong = [(trial, WRONG, ("first-order",), 1.0)]
+    assert "with confidence" in complaints(wrong, [])[0]
+    assert "called wrong" in complaints([], [(Right("EXACT", "ridge", 5), "FAIL", 1.0)])[0]
 
 
 def test_the_page_is_the_benchmarks(softmax):
-    text = bench.PAGE.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     for formula in CATALOGUE:
         assert f"| {formula.name} |" in text, "run: python -m benchmarks.diagnosis"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.diagnosis import METHODS, Right, right_outcome, right_trials
+from benchmarks.diagnosis.right import METHODS, Right, right_outcome, right_trials
 from implicit_grad import EXACT
 
 
