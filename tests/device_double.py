@@ -330,13 +330,15 @@ def _quiet(function: Any) -> Any:
         try:
             return function(*args)
         except np.linalg.LinAlgError:
-            return np.full_like(args[0], _GARBAGE)
+            return np.full_like(args[-1], _GARBAGE)
 
     def call(a: DeviceArray, *args: Any) -> Any:
-        if args or a.ndim == 2:
-            return _outside(one(a._host, *map(_inside, args)))
-        each = [one(matrix) for matrix in a._host.reshape(-1, *a.shape[-2:])]
-        return _outside(np.stack(each).reshape(a.shape))
+        whole = (a._host, *map(_inside, args))
+        try:
+            return _outside(function(*whole))
+        except np.linalg.LinAlgError:
+            flat = [each.reshape(-1, *each.shape[-2:]) for each in whole]
+            return _outside(np.stack([one(*parts) for parts in zip(*flat, strict=True)]).reshape(whole[-1].shape))
 
     return call
 

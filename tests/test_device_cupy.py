@@ -17,10 +17,12 @@ from device_double import Traffic  # noqa: E402
 
 from implicit_grad import (  # noqa: E402
     CG,
+    LU,
     Autodiff,
     BackendError,
     BackendUnavailable,
     Cholesky,
+    Eigh,
     GradientDescent,
     ImplicitGradient,
     MetaGradient,
@@ -162,8 +164,9 @@ def test_autodiff(place, name):
         assert np.abs(got.get() - wanted).max() <= 64 * EPS * (1e-3 + np.abs(wanted).max())
 
 
-def test_a_saddle_is_found(place):
+@pytest.mark.parametrize("solver", [Cholesky(), Eigh(), LU()], ids=repr)
+def test_a_saddle_is_found(place, solver):
     A = place.asarray(np.stack([np.eye(2), np.diag([1.0, -1.0])]))
-    solution = Cholesky()(A, place.asarray(np.ones((2, 2))))
+    solution = solver(A, place.asarray(np.ones((2, 2))))
     assert list(solution.status) == [Status.CONVERGED, Status.INDEFINITE]
     assert float(anp.sum(solution.value[0]).get()) == 2.0

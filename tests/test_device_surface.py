@@ -15,10 +15,12 @@ import implicit_grad
 from implicit_grad import (
     CG,
     EXACT,
+    LU,
     ArgumentTypeError,
     CheckpointedGradient,
     Cholesky,
     ContrastiveGradient,
+    Eigh,
     FiniteDifferenceGradient,
     ForwardModeGradient,
     GradientDescent,
@@ -34,7 +36,7 @@ from implicit_grad import (
 )
 
 HOST_ONLY = {
-    *("BiCGSTAB", "Eigh", "GMRES", "GeneralGMRES", "GeneralLU", "LSMR", "LU", "MINRES", "ScipyCG"),
+    *("BiCGSTAB", "GMRES", "GeneralGMRES", "GeneralLU", "LSMR", "MINRES", "ScipyCG"),
     "ScipyMinimize",
     "ComplexStepGradient",
 }
@@ -255,7 +257,7 @@ SYSTEMS = np.stack([np.diag([1.0, 4.0, 9.0]), np.diag([1.0, -1.0, 2.0]), np.eye(
 SIDES = np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0], [np.nan, 1.0, 1.0], [0.0, 0.0, 1.0]])
 
 
-@pytest.mark.parametrize("solver", [CG(9), CG(9, 1e-10), Cholesky(), Cholesky(0)], ids=repr)
+@pytest.mark.parametrize("solver", [CG(9), CG(9, 1e-10), Cholesky(), Cholesky(0), Eigh(), LU(), LU(0)], ids=repr)
 def test_failures_are_per_problem(solver):
     """An indefinite matrix and a NaN beside good systems: statuses, values and curvatures of the host."""
     plain, device = solver(SYSTEMS, SIDES), solver(DOUBLE.asarray(SYSTEMS), DOUBLE.asarray(SIDES))
@@ -264,6 +266,28 @@ def test_failures_are_per_problem(solver):
     bad = np.array([1, 3])
     lowest = device.smallest_eigenvalue.get()[bad]
     assert np.abs(lowest - plain.smallest_eigenvalue[bad]).max() <= 64 * EPS * 5
+
+
+@pytest.mark.parametrize("solver", [Eigh(), LU(), Cholesky()], ids=repr)
+def test_singular_and_nearly_singular_matrices_are_told_apart(solver):
+    """Beside a good one, one that is infinite and one whose scale is extreme; κ to 64·d·eps·κ."""
+    Q, _ = np.linalg.qr(np.random.default_rng(59).standard_normal((3, 3)))
+    spectra = [(1.0, 2.0, 3.0), (1e-12, 1.0, 2.0), (-1e-20, 1.0, 2.0), (-2.0, 1.0, 3.0), (1.0, 2.0, 3.0)]
+    A = np.stack([(Q * np.array(each)) @ Q.T for each in spectra])
+    A = 0.5 * (A + np.swapaxes(A, -1, -2))
+    A[2], A[4] = np.diag([0.0, 1.0, 2.0]), np.inf
+    A = np.concatenate([A, 1e250 * A[:1]])
+    b = np.cos(np.arange(18.0)).reshape(6, 3)
+    plain, device = solver(A, b), solver(DOUBLE.asarray(A), DOUBLE.asarray(b))
+    assert list(device.status) == list(plain.status)
+    known = {"CONVERGED", "ILL_CONDITIONED", "INDEFINITE", "NONFINITE"}
+    assert {each.name for each in plain.status} == known
+    for i in (0, 5):
+        assert np.abs(device.value.get()[i] - plain.value[i]).max() <= 64 * EPS * np.abs(plain.value[i]).max()
+    if not isinstance(solver, Cholesky):
+        got, wanted = device.condition.get(), plain.condition
+        assert np.array_equal(np.isnan(got), np.isnan(wanted))
+        assert np.abs(got[[0, 3, 5]] - wanted[[0, 3, 5]]).max() <= 64 * 3 * EPS * 3
 
 
 def test_cholesky_does_not_believe_a_silent_library():

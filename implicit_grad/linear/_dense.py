@@ -20,7 +20,7 @@ from implicit_grad.backend import (
     transpose,
 )
 from implicit_grad.errors import ArgumentTypeError
-from implicit_grad.linear._system import prepare, verdict
+from implicit_grad.linear._system import System, prepare, verdict
 from implicit_grad.results import Cost, Solution
 from implicit_grad.status import Status
 
@@ -43,8 +43,17 @@ class Factored:
     largest: float
 
 
+Spectral = Callable[[Array, tuple[int, ...]], tuple[Callable[[Array], Array], Array]]
+"""Matrices `(..., d, d)` on a device and the batch axes of b → b ↦ A⁻¹b for all at once, and all eigenvalues."""
+
+
 def solve_dense(
-    solver: Any, A: Any, b: Array, factorise: Callable[[Array], Factored], refinements: int
+    solver: Any,
+    A: Any,
+    b: Array,
+    factorise: Callable[[Array], Factored],
+    refinements: int,
+    on_device: Spectral,
 ) -> Solution[Any]:
     """Solve A x = b by a factorisation of the dense matrix, refine, and say what the spectrum says.
 
@@ -55,9 +64,11 @@ def solve_dense(
     Raises
     ------
     ArgumentTypeError
-        For arrays that do not live on the host.
+        For arrays that live neither on the host nor on a registered device.
     """
     system = prepare(A, b)
+    if device_of(system.b) is not None:
+        return _solve_on_device(solver, system, on_device, refinements)
     name = type(solver).__name__
     if namespace(system.b) is not np:
         raise ArgumentTypeError(f"b: {name} factors NumPy arrays only; use CG on other backends")
@@ -66,7 +77,8 @@ def solve_dense(
     norms, smallest, condition = np.ones(shape), np.full(shape, np.nan), np.full(shape, np.nan)
     negative, poor, refined = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool), 0
     for index, operator, rhs in system.problems():
-        matrix = to_numpy(operator.dense())
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrix = to_numpy(operator.dense())
         if not np.isfinite(matrix).all():
             continue
         scale = power_of_two_scale(matrix.reshape(-1))
@@ -96,6 +108,41 @@ def solve_dense(
         smallest_eigenvalue=smallest,
         condition=condition,
     )
+
+
+def _solve_on_device(solver: Any, system: System, on_device: Spectral, refinements: int) -> Solution[Any]:
+    """`solve_dense` for a whole batch at once, without asking the device for anything."""
+    xp, shape, d, eps = namespace(system.b), system.shape, system.A.size, epsilon(system.b)
+    nan = xp.full_like(system.b[..., 0], float("nan"))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        matrices = system.A.dense()
+        finite = xp.all(xp.isfinite(matrices), axis=(-2, -1))
+        matrices = xp.where(finite[..., None, None], matrices, xp.eye(d, dtype=matrices.dtype))
+        scale = power_of_two_scale(xp.reshape(matrices, (*matrices.shape[:-2], d * d)))
+        solve, eigenvalues = on_device(matrices / scale[..., None, None], shape)
+        sizes = xp.abs(eigenvalues)
+        smallest, lowest, largest = xp.min(eigenvalues, axis=-1), xp.min(sizes, axis=-1), xp.max(sizes, axis=-1)
+        noise = d * eps * largest
+        x = solve(system.b) / scale[..., None]
+        for _ in range(refinements):
+            x = x + solve(system.b - system.A(x)) / scale[..., None]
+        usable = finite & (lowest > noise) & system.finite
+        return verdict(
+            system,
+            xp.where(usable[..., None], x, nan[..., None]),
+            solver=solver,
+            rtol=eps,
+            steps=xp.ones(shape, dtype=xp.int64),
+            budget=None,
+            operator_norm=largest * scale,
+            failed={
+                Status.ILL_CONDITIONED: finite & (lowest <= eps**0.5 * largest) & system.finite,
+                Status.INDEFINITE: finite & (smallest <= noise) & system.finite,
+            },
+            cost=system.A.dense_cost + Cost(hvps=refinements + 1),
+            smallest_eigenvalue=xp.where(finite & system.finite, smallest * scale, nan),
+            condition=xp.where(finite & system.finite, largest / lowest, nan),
+        )
 
 
 def factors_of(matrices: Array) -> tuple[Array, Array]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, namespace, transpose
 from implicit_grad.linear._dense import Factored, solve_dense
 from implicit_grad.results import Card, Solution
 
@@ -69,9 +70,9 @@ class Eigh:
         Raises
         ------
         ArgumentTypeError
-            For arrays that do not live on the host.
+            For arrays that live neither on the host nor on a registered device.
         """
-        return solve_dense(self, A, b, _factorise, self.refinements)
+        return solve_dense(self, A, b, _factorise, self.refinements, _on_device)
 
 
 def _factorise(matrix: Array) -> Factored:
@@ -79,3 +80,12 @@ def _factorise(matrix: Array) -> Factored:
     sizes = np.abs(eigenvalues)
     solve = None if not eigenvalues.all() else lambda rhs: Q @ ((Q.T @ rhs) / eigenvalues)
     return Factored(solve, float(eigenvalues[0]), float(sizes.min()), float(sizes.max()))
+
+
+def _on_device(matrices: Array, shape: tuple[int, ...]) -> tuple[Callable[[Array], Array], Array]:
+    eigenvalues, Q = namespace(matrices).linalg.eigh(matrices)
+
+    def solve(rhs: Array) -> Array:
+        return (Q @ ((transpose(Q) @ rhs[..., None]) / eigenvalues[..., None]))[..., 0]
+
+    return solve, eigenvalues

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array
+from implicit_grad.backend import Array, namespace
 from implicit_grad.linear._dense import Factored, solve_dense
 from implicit_grad.results import Card, Solution
 
@@ -33,7 +34,8 @@ class LU:
     Notes
     -----
     Needs d products (or one assembled Hessian), d² numbers a problem, ⅔d³ operations for the factors and ⁴⁄₃d³
-    for the eigenvalues. `Solution.smallest_eigenvalue` is λ_min(A), exact to rounding.
+    for the eigenvalues. `Solution.smallest_eigenvalue` is λ_min(A), exact to rounding. On a device, whose library
+    does not hand out the factors of a batch, each refinement factors anew.
 
     References
     ----------
@@ -70,9 +72,9 @@ class LU:
         Raises
         ------
         ArgumentTypeError
-            For arrays that do not live on the host.
+            For arrays that live neither on the host nor on a registered device.
         """
-        return solve_dense(self, A, b, _factorise, self.refinements)
+        return solve_dense(self, A, b, _factorise, self.refinements, _on_device)
 
 
 def _factorise(matrix: Array) -> Factored:
@@ -85,3 +87,10 @@ def _factorise(matrix: Array) -> Factored:
     factors, pivots, info = getrf(matrix)
     solve = None if info else lambda rhs: getrs(factors, pivots, rhs)[0]
     return Factored(solve, float(eigenvalues[0]), float(sizes.min()), float(sizes.max()))
+
+
+def _on_device(matrices: Array, shape: tuple[int, ...]) -> tuple[Callable[[Array], Array], Array]:
+    xp = namespace(matrices)
+    # CuPy wants equal batch axes.
+    whole = xp.broadcast_to(matrices, (*shape, *matrices.shape[-2:]))
+    return lambda rhs: xp.linalg.solve(whole, rhs[..., None])[..., 0], xp.linalg.eigvalsh(matrices)
