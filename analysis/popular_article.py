@@ -24,7 +24,7 @@ from analysis import article_statements
 from analysis.claims import Claim
 from analysis.figure import Figure
 from analysis.statements import Statement
-from analysis.study import Progress, Scene, Study, dataset, draw, host, silent, solved
+from analysis.study import Progress, Scene, Study, dataset, draw, hessian, host, silent, solved
 from implicit_grad import (
     CG,
     EXACT,
@@ -71,7 +71,7 @@ class FormulaStudy:
         scene = solved(problem, theta, start=GradientDescent(None, LONG)(problem, theta).value)
         progress("formulas at φ*")
         phi, lam = scene.optimum.value, np.array(self.lams)[:, None]
-        H = _hessian(problem, phi)
+        H = hessian(problem, problem.inner, phi)
         swapped = _solve(H / lam[..., None, None] + np.eye(H.shape[-1]), problem.inner.gradient(phi))
         estimate = ImplicitGradient(CG(LONGEST, record=True), require_minimum=False)(problem, theta, scene.optimum)
         assert estimate.path is not None  # record=True
@@ -92,7 +92,7 @@ class FormulaStudy:
         # Where there is no reference, there is no statement about the problem either.
         known = np.isfinite(scene.gradient[..., 0])
         reached = np.where((steps <= GOAL).any(axis=0), (steps <= GOAL).argmax(axis=0), np.nan)
-        lowest = np.linalg.eigvalsh(_hessian(problem, np.broadcast_to(theta, phi.shape)))[..., 0]
+        lowest = np.linalg.eigvalsh(hessian(problem, problem.inner, np.broadcast_to(theta, phi.shape)))[..., 0]
         over = ("lam", "task")
         return dataset(
             self,
@@ -126,7 +126,7 @@ class FormulaStudy:
         white, root = RegularizedProblem(problem.inner, problem.outer, DiagonalQuadratic(weights)).whitened()
         optimum = EXACT.inner_solver(white, root * theta, start=root * scene.optimum.value)
         phi = optimum.value / root
-        H, v = _hessian(problem, phi), problem.outer.gradient(phi)
+        H, v = hessian(problem, problem.inner, phi), problem.outer.gradient(phi)
         right = weights * _solve(H + weights[..., None] * np.eye(phi.shape[-1]), v)
         naive = _solve(np.eye(phi.shape[-1]) + H / weights[..., None], v)
         return np.where(np.asarray(optimum.ok), norm(naive - right) / norm(right), np.nan)
@@ -179,7 +179,8 @@ class LimitStudy:
         """Return over (lam, task): ‖g‖/‖v‖ by λ(H + λI)⁻¹v, and whether I + H/λ is finite."""
         host(backend)
         problem, theta = draw(self.source, 1.0, self.tasks, self.seed)
-        H, v = _hessian(problem, np.broadcast_to(theta, (self.tasks, theta.shape[-1]))), problem.outer.gradient(theta)
+        H = hessian(problem, problem.inner, np.broadcast_to(theta, (self.tasks, theta.shape[-1])))
+        v = problem.outer.gradient(theta)
         size, finite = (np.empty((len(self.lams), self.tasks)) for _ in range(2))
         for i, lam in enumerate(self.lams):
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -193,10 +194,6 @@ class LimitStudy:
             ran=f"{self.source.label}; at θ, λ = {', '.join(f'{x:g}' for x in self.lams)}; {self.tasks} tasks, "
             f"seed {self.seed}",
         )
-
-
-def _hessian(problem: BilevelProblem, phi: Any) -> Any:
-    return problem.operator(problem.inner.linearize(phi), phi, proximal=False).dense()
 
 
 def _solve(A: Any, b: Any) -> Any:

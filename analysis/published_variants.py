@@ -23,7 +23,7 @@ import numpy as np
 
 from analysis.claims import Claim, at_least, at_most, near
 from analysis.figure import Figure
-from analysis.study import Progress, Study, dataset, draw, host, silent, solved
+from analysis.study import Progress, Study, dataset, draw, hessian, host, silent, solved
 from implicit_grad import CG, BilevelProblem, GradientDescent, plot
 from implicit_grad.backend import norm
 from implicit_grad.tasks import Digits, RandomRidge, Sinusoid, TaskSource
@@ -59,10 +59,7 @@ class VariantStudy:
         scene = solved(problem, theta, start=GradientDescent(None, 256)(problem, theta).value)
         progress("variants")
         phi, lam = scene.optimum.value, np.array(self.lams)[:, None]
-        H, T = (
-            problem.operator(loss.linearize(phi), phi, proximal=False).dense()
-            for loss in (problem.inner, problem.outer)
-        )
+        H, T = (hessian(problem, loss, phi) for loss in (problem.inner, problem.outer))
         v, u = problem.outer.gradient(phi), problem.inner.gradient(phi)
         found = {
             DAMPED: _solve(H, 1 + REGULARISER, lam + DAMPING, v),

@@ -98,6 +98,11 @@ def solved(
     return Scene(problem, theta, optimum, gradient, smallest, largest)
 
 
+def hessian(problem: BilevelProblem, loss: Any, phi: Any) -> Any:
+    """∇²loss(φ) in full, for each problem: (..., d, d). The regulariser of the problem is left out."""
+    return problem.operator(loss.linearize(phi), phi, proximal=False).dense()
+
+
 def dataset(study: Any, variables: Mapping[str, Any], coords: Mapping[str, Any], *, ran: str, **attrs: Any) -> Any:
     """Return the data set of a study with its configuration and versions."""
     return storage.xarray().Dataset(
