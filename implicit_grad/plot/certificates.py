@@ -8,7 +8,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from implicit_grad.plot.style import SERIES, Style, styles_of
+from implicit_grad.plot.datasets import each_series
+from implicit_grad.plot.style import SERIES, Style
 
 _SHARES = ("inner", "linear", "rounding")
 _COLORS = ("#0072B2", "#E69F00", "#999999")
@@ -48,10 +49,8 @@ def plot_bound_ratios(
     matplotlib Axes
     """
     ax = plt.gca() if ax is None else ax
-    labels = [label] if series is None else [str(each) for each in dataset[series].values]
-    chosen = {**styles_of(labels), **(styles or {})}
-    for i, name in enumerate(labels):
-        one, style = dataset if series is None else dataset.isel({series: i}), chosen[name]
+    for name, at, style in each_series(dataset, series, styles, label):
+        one = dataset.isel(at)
         truth, limit = np.ravel(one[error].values), np.ravel(one[bound].values)
         use = np.isfinite(truth) & np.isfinite(limit) & (truth > smallest)
         look: dict[str, Any] = {"marker": style.marker, "markersize": 3, "fillstyle": "none", "markeredgewidth": 0.4}

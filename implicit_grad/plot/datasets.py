@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -51,29 +51,39 @@ def plot_errors(
     matplotlib Axes
     """
     ax = plt.gca() if ax is None else ax
-    values = dataset[y] if "task" in dataset[y].dims else dataset[y].expand_dims("task")
-    dims = [name for name in values.dims if name not in (series, "task")]
+    dims = [name for name in dataset[y].dims if name not in (series, "task")]
     if len(dims) != 1:
         raise ArgumentError(
             f"dataset: {y!r} has the axes {dims} beside {series!r} and 'task', and one can be drawn; choose a point "
             f"of the others first, as in dataset.sel(lam=1.0)"
         )
-    dim = dims[0]
-    labels = [str(label) for label in dataset[series].values]
-    chosen = {**styles_of(labels), **(styles or {})}
-    for i, label in enumerate(labels):
-        each = values.isel({series: i}).transpose(dim, "task").values
-        where = dataset[x]
-        where = where.isel({series: i}) if series in where.dims else where
+    for label, at, style in each_series(dataset, series, styles):
+        where = dataset[x].isel(at, missing_dims="ignore")
         where = where.median("task") if "task" in where.dims else where
         linestyle = (linestyles or {}).get(label, "-")
         band(
-            ax, where.values, each, label=label, style=chosen[label], hollow=hollow, linestyle=linestyle,
-            markevery=markevery,
+            ax, where.values, over_tasks(dataset[y].isel(at), dims[0]), label=label, style=style, hollow=hollow,
+            linestyle=linestyle, markevery=markevery,
         )  # fmt: skip
     ax.set_xscale("log")
     ax.set_yscale("log")
     return ax
+
+
+def each_series(
+    dataset: Any, series: str | None, styles: Mapping[str, Style] | None, label: str = ""
+) -> Iterator[tuple[str, dict[str, int], Style]]:
+    """Yield the label, the place and the style of each entry of `series`; the whole as `label` where that is None."""
+    labels = [label] if series is None else [str(each) for each in dataset[series].values]
+    chosen = {**styles_of(labels), **(styles or {})}
+    for i, each in enumerate(labels):
+        yield each, {} if series is None else {series: i}, chosen[each]
+
+
+def over_tasks(values: Any, dim: str) -> Any:
+    """Return a variable as `(n, tasks)`, one task where it has no such axis."""
+    values = values if "task" in values.dims else values.expand_dims("task")
+    return values.transpose(dim, "task").values
 
 
 def plot_pareto(
@@ -160,15 +170,11 @@ def plot_powers(
     matplotlib Axes
     """
     ax = plt.gca() if ax is None else ax
-    labels = [str(label) for label in dataset[series].values]
-    chosen = {**styles_of(labels), **(styles or {})}
     where = dataset[x].values.astype(float)
-    for i, label in enumerate(labels):
-        values = dataset[y].isel({series: i})
-        values = values if "task" in values.dims else values.expand_dims("task")
-        values = values.transpose(x, "task").values.astype(float)
+    for label, at, style in each_series(dataset, series, styles):
+        values = over_tasks(dataset[y].isel(at), x).astype(float)
         slope, _ = fitted_slope(where, values, low=0, high=np.inf)
-        band(ax, where, values, label=f"{label}: {round(slope, 2) + 0.0:.2f}", style=chosen[label])
+        band(ax, where, values, label=f"{label}: {round(slope, 2) + 0.0:.2f}", style=style)
     ax.set_xscale("log")
     ax.set_yscale("log")
     return ax
