@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes, epsilon, expand, namespace, norm, to_numpy
+from implicit_grad.backend import Array, any_of, broadcast_shapes, epsilon, expand, look_again, namespace, norm
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.linear import LinearSolver, Operator
 from implicit_grad.linear.general_lu import GeneralLU
@@ -16,7 +16,7 @@ from implicit_grad.objectives.stationarity import LinearizedMap, StationarityMap
 from implicit_grad.results import Card, Cost, Solution
 from implicit_grad.status import Status, all_codes, marked, statuses
 
-_HALVINGS = 40
+_MOST_LENGTHS = 40
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,19 @@ class NewtonRoot:
     rtol : float
         `CONVERGED` means ‖F‖ ≤ rtol · (‖∂_φF φ‖ + ‖∂_θF θ‖), the size of the terms that cancel.
     max_steps : int
-        Newton steps.
+        Largest number of steps, each of them one t tried.
     linear_solver : LinearSolver
         For the Newton systems: `GeneralLU()`, or where ∂_φF is symmetric any solver for curvatures.
 
     Notes
     -----
     Steps go on past the tolerance until ‖F‖ no longer shrinks; convergence is quadratic, so they are few. A step
-    costs one linearisation, one linear solve, two products for the verdict, and as many evaluations of F as step
-    lengths are tried.
+    costs one linearisation and two products for the verdict, and a linear solve unless every problem goes on with the
+    direction it has.
     """
 
     rtol: float = 1e-10
-    max_steps: int = 50
+    max_steps: int = 100
     linear_solver: LinearSolver = field(default_factory=GeneralLU)
     card: ClassVar[Card] = Card(
         "a linear solve a step",
@@ -70,55 +70,49 @@ class NewtonRoot:
             For arguments that are no map, or not finite, or of shapes that do not fit.
         """
         phi, theta = point(F, start, theta, name="start")
-        xp = namespace(phi)
-        steps = np.zeros(phi.shape[:-1], dtype=np.int64)
-        active = np.ones(phi.shape[:-1], dtype=bool)
+        xp, cost = namespace(phi), Cost(gradients=1, hvps=2)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            at = F.linearize(phi, theta)
+            at, tried = F.linearize(phi, theta), phi
             residual = norm(at.value)
-            met, cost = self._met(at, phi, theta, residual), Cost(gradients=1, hvps=2)
-            for _ in range(self.max_steps):
-                active &= np.isfinite(to_numpy(residual)) & (to_numpy(residual) > 0)
-                if not active.any():
+            met = residual <= tolerance(at, phi, theta, self.rtol)
+            active = fresh = xp.isfinite(residual) & (residual > 0)
+            step, lengths = xp.zeros_like(phi), xp.zeros(residual.shape, dtype=xp.int64)
+            taken = lengths
+            for count in range(self.max_steps):
+                if not look_again(active, count, tolerance=self.rtol > 0, every=1):
                     break
-                keep = xp.asarray(active)[..., None]
-                linear = self.linear_solver(operator(at, phi), xp.where(keep, -at.value, xp.zeros_like(phi)))
-                s = xp.where(keep & xp.isfinite(linear.value), linear.value, xp.zeros_like(phi))
-                phi, residual, moved, trials = _advance(F, theta, phi, residual, s, xp.asarray(met))
-                steps += moved
-                active &= moved
-                cost += linear.cost + Cost(gradients=trials)
-                if not active.any():
-                    break
-                at = F.linearize(phi, theta)
-                met = self._met(at, phi, theta, residual)
+                fresh = fresh & active
+                if any_of(fresh):
+                    way, spent = self._direction(at, tried, fresh)
+                    step = xp.where(fresh[..., None], way, step)
+                    lengths = xp.where(fresh, xp.zeros_like(lengths), lengths)
+                    cost += spent
+                step = xp.where(active[..., None], step, xp.zeros_like(step))
+                tried = phi + step
+                at = F.linearize(tried, theta)
+                size = norm(at.value)
+                fresh = moved = active & (size < residual)
+                good = size <= tolerance(at, tried, theta, self.rtol)
                 cost += Cost(gradients=1, hvps=2)
-        codes = marked(all_codes(residual, Status.STAGNATED), xp.asarray(steps >= self.max_steps), Status.MAX_STEPS)
-        codes = marked(codes, xp.asarray(met), Status.CONVERGED)
+                taken, lengths = taken + xp.astype(active, xp.int64), lengths + 1
+                # Where ‖F‖ is small rounding has the last word: the whole step or none.
+                failed = ~moved & (met | (lengths >= _MOST_LENGTHS) | ~xp.any(step != 0, axis=-1))
+                phi = xp.where(moved[..., None], tried, phi)
+                residual, met = xp.where(moved, size, residual), xp.where(moved, good, met)
+                active = active & ~failed & (residual > 0)
+                step = 0.5 * step
+        codes = marked(all_codes(residual, Status.STAGNATED), taken >= self.max_steps, Status.MAX_STEPS)
+        codes = marked(codes, met, Status.CONVERGED)
         codes = marked(codes, ~xp.isfinite(residual), Status.NONFINITE)
-        return Solution(phi, residual, steps, statuses(codes), self, cost=cost)
+        return Solution(phi, residual, taken, statuses(codes), self, cost=cost)
 
-    def _met(self, at: LinearizedMap, phi: Array, theta: Array, residual: Array) -> Any:
-        return to_numpy(residual <= tolerance(at, phi, theta, self.rtol))
-
-
-def _advance(
-    F: StationarityMap, theta: Array, phi: Array, residual: Array, s: Array, met: Array
-) -> tuple[Array, Array, Any, int]:
-    """Take the longest step that makes ‖F‖ smaller, and say which problems moved; where ‖F‖ is small try one only."""
-    xp = namespace(phi)
-    t = xp.ones_like(residual)
-    pending, trials = xp.any(s != 0, axis=-1), 0
-    new, size = phi, residual
-    while trials < _HALVINGS and bool(xp.any(pending)):
-        new = phi + t[..., None] * s
-        size = norm(F.value(new, theta))
-        trials += 1
-        pending = pending & ~(size < residual) & ~met
-        t = xp.where(pending, 0.5 * t, t)
-    better = size < residual
-    moved = xp.where(better[..., None], new, phi)
-    return moved, xp.where(better, size, residual), to_numpy(better), trials
+    def _direction(self, at: LinearizedMap, phi: Array, fresh: Array) -> tuple[Array, Cost]:
+        """Solve ∂_φF s = −F for the problems that just got to φ; no step where there is no solution."""
+        xp = namespace(phi)
+        # The others are set aside by what is no right-hand side.
+        rhs = xp.where(fresh[..., None], -at.value, xp.full_like(phi, float("nan")))
+        linear = self.linear_solver(operator(at, phi), rhs)
+        return xp.where(xp.isfinite(linear.value), linear.value, xp.zeros_like(phi)), linear.cost
 
 
 def point(F: StationarityMap, phi: Any, theta: Any, *, name: str = "phi") -> tuple[Array, Array]:

@@ -15,11 +15,13 @@ from implicit_grad import (
     CG,
     ArgumentTypeError,
     AutodiffMap,
+    BackendError,
     DiagonalQuadratic,
     FixedPoint,
     ImplicitFunction,
     ImplicitGradient,
     LogCosh,
+    LossError,
     MetaGradient,
     Newton,
     NewtonRoot,
@@ -123,18 +125,87 @@ def test_a_whitened_problem(cls):
     close(two.hvp(DOUBLE.asarray(q)), one.hvp(q), 8 * EPS)
 
 
+def _coupled(put):
+    """A map whose Jacobian in φ is not symmetric, for φ and θ of three entries."""
+    W = put(np.array([[0.9, -0.4, 0.2], [0.3, 1.1, -0.5], [-0.1, 0.6, 0.8]]))
+    return lambda p, t: p + anp.tanh(anp.einsum("ij,...j->...i", W, p)) * t**2 - anp.sin(t)
+
+
+MAPS = {
+    "one by one": lambda put: AutodiffMap(_coupled(put)),
+    "broadcasting": lambda put: AutodiffMap(_coupled(put), broadcasts=True),
+    "fixed point": lambda put: FixedPoint(AutodiffMap(lambda p, t: 0.3 * anp.tanh(p) * t + t)),
+}
+PHI = np.cos(np.arange(6.0)).reshape(2, 3)
+THETA = 0.5 + 0.3 * np.sin(np.arange(6.0)).reshape(2, 3)
+
+
+@pytest.mark.parametrize("make", MAPS.values(), ids=MAPS)
+def test_maps_of_autograd(make):
+    """Value and all four products, to 64 roundings of the largest entry; once sent, nothing moves."""
+    plain, device = make(np.asarray).linearize(PHI, THETA), make(DOUBLE.asarray)
+    at, u, put = (DOUBLE.asarray(PHI), DOUBLE.asarray(THETA)), np.sin(PHI), DOUBLE.asarray
+    on = put(u)
+    Traffic.reset()
+    there = device.linearize(*at)
+    names = ("phi_product", "phi_adjoint", "theta_product", "theta_adjoint")
+    got = [there.value, device.value(*at), *(getattr(there, name)(on) for name in names)]
+    assert (Traffic.reads, Traffic.uploads) == (0, 0)
+    wanted = [plain.value, plain.value, *(getattr(plain, name)(u) for name in names)]
+    for one, two in zip(got, wanted, strict=True):
+        close(one, two, 64 * EPS)
+
+
+@pytest.mark.parametrize("make", MAPS.values(), ids=MAPS)
+def test_their_roots_and_derivatives(make):
+    """By LU of a matrix that is not symmetric; κ < 2 here."""
+    plain, device = make(np.asarray), make(DOUBLE.asarray)
+    phi, theta = DOUBLE.asarray(PHI), DOUBLE.asarray(THETA)
+    wanted, got = NewtonRoot()(plain, THETA, PHI), NewtonRoot()(device, theta, phi)
+    assert list(got.status.flat) == list(wanted.status.flat)
+    assert wanted.ok.all()
+    close(got.value, wanted.value, 1e3 * 2 * EPS)
+    here, there = ImplicitFunction(plain), ImplicitFunction(device)
+    for name in ("vjp", "jvp"):
+        one = getattr(here, name)(wanted, THETA, PHI)
+        two = getattr(there, name)(got, theta, phi)
+        assert list(two.status.flat) == list(one.status.flat)
+        close(two.value, one.value, 1e3 * 2 * EPS)
+    one = here.gradient(wanted, THETA, lambda p, t: anp.sum(p**2) + anp.sum(p * t))
+    two = there.gradient(got, theta, lambda p, t: anp.sum(p**2) + anp.sum(p * t))
+    close(two.gradient, one.gradient, 1e3 * 2 * EPS)
+
+
+def test_roots_ask_once_a_step_and_without_a_tolerance_never():
+    F, at = AutodiffMap(_coupled(DOUBLE.asarray), broadcasts=True), (DOUBLE.asarray(THETA), DOUBLE.asarray(PHI))
+    for rtol, looks in ((0.0, 0), (1e-10, 1)):
+        counts = []
+        for steps in (2, 6):
+            Traffic.reset()
+            NewtonRoot(rtol, steps)(F, *at)
+            counts.append((Traffic.reads, Traffic.uploads))
+        assert counts[1][0] - counts[0][0] <= 4 * looks
+        assert counts[1][1] == counts[0][1]
+
+
+def test_a_map_that_holds_a_host_array_is_told_so():
+    """The function is named, and the place where its arguments must live."""
+    F, phi = AutodiffMap(_coupled(np.asarray)), DOUBLE.asarray(PHI)
+    with pytest.raises(LossError, match=r"F: `einsum` cannot do this on device_double arrays"):
+        F.value(phi, DOUBLE.asarray(THETA))
+    with pytest.raises(BackendError, match=r"\['device_double', 'numpy'\]"):
+        AutodiffMap(_coupled(DOUBLE.asarray)).value(phi, THETA)
+    with pytest.raises(LossError, match="expected a real array of the shape of phi"):
+        AutodiffMap(lambda p, t: np.ones(3)).value(phi, phi)
+
+
 def test_what_is_for_the_host_only_says_so():
-    """Maps of autograd, differentiable solvers, certificates and comparisons."""
+    """Differentiable solvers, certificates and comparisons."""
     _, _, device, there = pair("least squares")
-    F = AutodiffMap(lambda p, t: p**3 + p - t)
-    contraction = FixedPoint(AutodiffMap(lambda p, t: 0.3 * anp.tanh(p) + t))
+    F = _coupled(DOUBLE.asarray)
     for call in (
-        lambda: F.linearize(there[0], there[0]),
-        lambda: F.value(there[0], there[0]),
-        lambda: contraction.linearize(there[0], there[0]),
-        lambda: NewtonRoot()(F, there[0], there[0]),
-        lambda: implicit_function(lambda t: t, F.F)(there[0]),
-        lambda: implicit_function(lambda t: t, F.F)({"a": [there[0]]}),
+        lambda: implicit_function(lambda t: t, F)(there[0]),
+        lambda: implicit_function(lambda t: t, F)({"a": [there[0]]}),
     ):
         with pytest.raises(ArgumentTypeError, match="NumPy arrays"):
             call()

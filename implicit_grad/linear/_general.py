@@ -7,24 +7,25 @@ from typing import Any
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, namespace
+from implicit_grad.backend import device_of, namespace
 from implicit_grad.errors import ArgumentError, ArgumentTypeError
 from implicit_grad.linear._system import System, prepare
 from implicit_grad.linear.operator import Operator
 
 
-def prepare_general(A: Any, b: Any, name: str) -> System:
+def prepare_general(A: Any, b: Any, name: str, *, on_device: bool = False) -> System:
     """Check and scale a system whose matrix need not be symmetric.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        For operators and right-hand sides that do not fit, are not real, or do not live on the host.
+        For operators and right-hand sides that do not fit, are not real, or do not live on the host (or on a device,
+        where the solver can go there).
     """
     if hasattr(A, "ndim") and hasattr(A, "shape") and not hasattr(A, "matvec"):
         A = square_operator(A)
     system = prepare(A, b)
-    if namespace(system.b) is not np:
+    if namespace(system.b) is not np and not (on_device and device_of(system.b) is not None):
         raise ArgumentTypeError(f"b: {name} takes NumPy arrays only")
     if system.A.like.dtype != system.b.dtype:
         raise ArgumentTypeError(
@@ -46,11 +47,3 @@ def square_operator(A: Any) -> Operator:
         stacks=True,
         selector=lambda index: square_operator(A[index]),
     )
-
-
-def columns(operator: Operator) -> Array:
-    """Return the matrix of one problem by d products, as it is: `Operator.dense` would make it symmetric."""
-    basis = np.eye(operator.size, dtype=operator.like.dtype)
-    if operator.stacks:
-        return np.ascontiguousarray(operator(basis).T)
-    return np.stack([operator(each) for each in basis], axis=-1)

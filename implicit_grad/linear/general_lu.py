@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, epsilon, power_of_two_scale
-from implicit_grad.linear._general import columns, prepare_general
-from implicit_grad.linear._system import verdict
+from implicit_grad.backend import Array, device_of, epsilon, namespace, power_of_two_scale, transpose
+from implicit_grad.linear._general import prepare_general
+from implicit_grad.linear._system import System, verdict
 from implicit_grad.results import Card, Cost, Solution
 from implicit_grad.status import Status
 
@@ -37,7 +37,7 @@ class GeneralLU:
     Notes
     -----
     Needs d products, d² numbers a problem, ⅔d³ operations for the factors and ⁴⁄₃d³ for the singular values. Each
-    refinement, and the recomputed residual, is one more product.
+    refinement, and the recomputed residual, is one more product. On a device each refinement factors anew.
 
     References
     ----------
@@ -72,11 +72,13 @@ class GeneralLU:
         Raises
         ------
         ArgumentTypeError
-            For arrays that do not live on the host.
+            For arrays that live neither on the host nor on a registered device.
         """
         from scipy.linalg import get_lapack_funcs
 
-        system = prepare_general(A, b, "GeneralLU")
+        system = prepare_general(A, b, "GeneralLU", on_device=True)
+        if device_of(system.b) is not None:
+            return self._on_device(system)
         shape, eps, d = system.shape, epsilon(system.b), system.A.size
         x, norms, smallest = np.full_like(system.b, np.nan), np.ones(shape), np.full(shape, np.nan)
         condition, poor, negative = np.full(shape, np.nan), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
@@ -84,7 +86,8 @@ class GeneralLU:
         getrf, getrs = get_lapack_funcs(("getrf", "getrs"), (system.b,))
         refined = 0
         for index, operator, rhs in system.problems():
-            matrix = columns(operator)
+            with np.errstate(over="ignore", invalid="ignore"):
+                matrix = np.ascontiguousarray(operator.columns())
             if not np.isfinite(matrix).all():
                 continue
             scale = power_of_two_scale(matrix.reshape(-1))
@@ -123,3 +126,49 @@ class GeneralLU:
             smallest_eigenvalue=smallest if system.A.curvature else None,
             condition=condition,
         )
+
+    def _on_device(self, system: System) -> Solution[GeneralLU]:
+        """Solve for the whole batch at once, without asking the device for anything."""
+        xp, shape, eps, d = namespace(system.b), system.shape, epsilon(system.b), system.A.size
+        nan = xp.full_like(system.b[..., 0], float("nan"))
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            matrices = xp.broadcast_to(system.A.columns(), (*shape, d, d))
+            finite = xp.all(xp.isfinite(matrices), axis=(-2, -1)) & system.finite
+            matrices = xp.where(finite[..., None, None], matrices, xp.eye(d, dtype=matrices.dtype))
+            scale = power_of_two_scale(xp.reshape(matrices, (*shape, d * d)))
+            matrices = matrices / scale[..., None, None]
+            smallest, negative = None, ~finite & finite
+            if system.A.curvature:
+                eigenvalues = xp.linalg.eigvalsh(0.5 * (matrices + transpose(matrices)))
+                singular, lowest = xp.abs(eigenvalues), xp.min(eigenvalues, axis=-1)
+                smallest = xp.where(finite, lowest * scale, nan)
+                negative = finite & (lowest <= d * eps * xp.max(singular, axis=-1))
+            else:
+                singular = xp.linalg.svd(matrices, compute_uv=False)
+            least, most = xp.min(singular, axis=-1), xp.max(singular, axis=-1)
+
+            def solve(rhs: Array) -> Array:
+                return xp.linalg.solve(matrices, rhs[..., None])[..., 0] / scale[..., None]
+
+            x = solve(system.b)
+            for _ in range(self.refinements):
+                x = x + solve(system.b - system.A(x))
+            usable = finite & (least > d * eps * most)
+            x = xp.where(usable[..., None], x, nan[..., None])
+            return verdict(
+                system,
+                x,
+                solver=self,
+                rtol=eps,
+                steps=xp.ones(shape, dtype=xp.int64),
+                budget=None,
+                operator_norm=most * scale,
+                failed={
+                    Status.ILL_CONDITIONED: finite & (least <= eps**0.5 * most),
+                    Status.NONFINITE: ~xp.all(xp.isfinite(x), axis=-1),
+                    Status.INDEFINITE: negative,
+                },
+                cost=Cost(hvps=d + self.refinements + 1),
+                smallest_eigenvalue=smallest,
+                condition=xp.where(finite, most / least, nan),
+            )

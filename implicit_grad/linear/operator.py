@@ -78,6 +78,11 @@ class Operator:
         if self.assemble is not None:
             matrix = self.assemble()
             return namespace(matrix).broadcast_to(matrix, (*self.batch_shape, self.size, self.size))
+        matrix = self.columns()
+        return 0.5 * (matrix + transpose(matrix))
+
+    def columns(self) -> Array:
+        """Return the matrix `(..., d, d)` by d products, in chunks, as it is: `dense` would make it symmetric."""
         xp, d = namespace(self.like), self.size
         eye = xp.eye(d, dtype=self.like.dtype)
         ones = (1,) * len(self.batch_shape)
@@ -91,8 +96,7 @@ class Operator:
             else:
                 v = xp.zeros((*self.batch_shape, d), dtype=self.like.dtype) + basis[0]
                 columns.append(self.apply(v)[None])
-        matrix = xp.moveaxis(join(columns), 0, -1)
-        return 0.5 * (matrix + transpose(matrix))
+        return xp.moveaxis(join(columns), 0, -1)
 
     def select(self, index: tuple[int, ...]) -> Operator:
         """Return the operator of one problem of the batch.

@@ -140,12 +140,12 @@ class Autodiff:
 
     def value(self, x: Array) -> Array:
         """Return f(x): `(...)`."""
-        with _naming_the_function(x):
+        with naming_the_function("f", x):
             return self._join([self._checked(row) for row in self._rows(x)], x.shape[:-1], x)[()]
 
     def gradient(self, x: Array) -> Array:
         """Return ∇f(x): `(..., d)`."""
-        with _naming_the_function(x):
+        with naming_the_function("f", x):
             return self._join([self._value_and_gradient(row)[1] for row in self._rows(x)], x.shape, x)
 
     def _value_and_gradient(self, row: Any) -> tuple[Any, Any]:
@@ -175,7 +175,7 @@ class Autodiff:
 
         pulls, gradients = [], []
         for row in self._rows(x):
-            with warnings.catch_warnings(), _naming_the_function(x):
+            with warnings.catch_warnings(), naming_the_function("f", x):
                 # A gradient that does not depend on x is a linear loss, not a mistake: its Hessian is 0.
                 warnings.filterwarnings("ignore", "Output seems independent of input", UserWarning)
                 pull, gradient = make_vjp(traced)(row)
@@ -189,7 +189,7 @@ class Autodiff:
                 return np.stack([hvp(each) for each in v])
             v = np.broadcast_to(v, x.shape)
             rows = [v] if self.broadcasts else list(v.reshape(-1, x.shape[-1]))
-            with warnings.catch_warnings(), _naming_the_function(x):
+            with warnings.catch_warnings(), naming_the_function("f", x):
                 warnings.filterwarnings("ignore", "Output seems independent of input", UserWarning)
                 return self._join([pull(row) for pull, row in zip(pulls, rows, strict=True)], x.shape, x)
 
@@ -217,8 +217,8 @@ def _is_leaf_array(leaf: Any) -> bool:
 
 
 @contextmanager
-def _naming_the_function(x: Array) -> Iterator[None]:
-    """Turn what a device library objects to into an error with the name of the function of the loss."""
+def naming_the_function(what: str, x: Array) -> Iterator[None]:
+    """Turn what a device library objects to into an error with the name of the function of the loss or map `what`."""
     try:
         yield
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
@@ -229,8 +229,8 @@ def _naming_the_function(x: Array) -> Iterator[None]:
         if name is None or not devices:
             raise
         raise LossError(
-            f"f: `{name}` cannot do this on {devices[0].name} arrays ({error}); the parameters and whatever the loss "
-            f"closes over must live in one place"
+            f"{what}: `{name}` cannot do this on {devices[0].name} arrays ({error}); the parameters and whatever "
+            f"{what} closes over must live in one place"
         ) from error
 
 

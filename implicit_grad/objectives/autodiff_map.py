@@ -13,8 +13,9 @@ from autograd import make_vjp
 from autograd.tracer import getval, isbox
 
 from implicit_grad import border
-from implicit_grad.backend import Array, broadcast_shapes
+from implicit_grad.backend import Array, broadcast_shapes, device_of, namespace
 from implicit_grad.errors import ArgumentTypeError, LossError
+from implicit_grad.objectives.autodiff import make_known, naming_the_function
 from implicit_grad.objectives.stationarity import LinearizedMap, Product
 
 INDEPENDENT = "F does not depend on theta: every derivative by theta is zero"
@@ -66,11 +67,9 @@ class AutodiffMap:
         """Return F(φ, θ): `(..., d)`."""
         phi, theta = _together(phi, theta)
         if self.broadcasts:
-            return np.array(self._checked(_frozen(phi), _frozen(theta)), dtype=phi.dtype)
-        values = np.empty_like(phi)
-        for index in np.ndindex(phi.shape[:-1]):
-            values[index] = self._checked(_frozen(phi[index]), _frozen(theta[index]))
-        return values
+            return _owned(self._checked(_frozen(phi), _frozen(theta)), phi)
+        indices = np.ndindex(phi.shape[:-1])
+        return _joined([self._checked(_frozen(phi[index]), _frozen(theta[index])) for index in indices], phi)
 
     def linearize(self, phi: Array, theta: Array) -> LinearizedMap:
         """Return value and products at (φ, θ)."""
@@ -83,13 +82,13 @@ class AutodiffMap:
 
         def each(name: str) -> Product:
             def apply(v: Array) -> Array:
-                return np.stack([getattr(rows[index], name)(v[index]) for index in np.ndindex(rows.shape)]).reshape(
-                    *rows.shape, -1
-                )
+                parts = [getattr(rows[index], name)(v[index]) for index in np.ndindex(rows.shape)]
+                xp = namespace(v)
+                return xp.reshape(xp.stack(parts, axis=0), (*rows.shape, parts[0].shape[-1]))
 
             return apply
 
-        value = np.stack([row.value for row in rows.flat]).reshape(phi.shape)
+        value = _joined([row.value for row in rows.flat], phi)
         return LinearizedMap(
             value,
             each("phi_product"),
@@ -100,9 +99,12 @@ class AutodiffMap:
         )
 
     def _checked(self, phi: Any, theta: Any) -> Any:
-        value = self.F(phi, theta)
-        raw, wanted = getval(value), np.shape(getval(phi))
-        if not isinstance(raw, np.ndarray) or raw.dtype.kind not in "fiu":
+        place = getval(phi)
+        with naming_the_function("F", place):
+            value = self.F(phi, theta)
+        raw, wanted, device = getval(value), tuple(place.shape), device_of(place)
+        same = isinstance(raw, np.ndarray) if device is None else device_of(raw) is device
+        if not same or raw.dtype.kind not in "fiu":
             raise LossError(f"F: expected a real array of the shape of phi, {wanted}, got {raw!r}")
         if raw.shape != wanted:
             raise LossError(
@@ -117,11 +119,11 @@ class _Traced:
     def __init__(self, F: Callable[[Any, Any], Any], phi: Array, theta: Array) -> None:
         self.F, self.phi, self.theta = F, _frozen(phi), _frozen(theta)
         self.phi_pull, value = _pull(lambda p: F(p, self.theta), self.phi)
-        self.value = np.array(value, dtype=phi.dtype)
+        self.value = _owned(value, phi)
 
     @cached_property
     def phi_push(self) -> Product:
-        return _pull(self.phi_pull, np.zeros_like(self.value))[0]
+        return _pull(self.phi_pull, namespace(self.value).zeros_like(self.value))[0]
 
     @cached_property
     def theta_pull(self) -> Product:
@@ -140,7 +142,7 @@ class _Traced:
 
     @cached_property
     def theta_push(self) -> Product:
-        return _pull(self.theta_pull, np.zeros_like(self.value))[0]
+        return _pull(self.theta_pull, namespace(self.value).zeros_like(self.value))[0]
 
     def linearized(self) -> LinearizedMap:
         phi, theta = self.phi, self.theta
@@ -162,16 +164,28 @@ def _pull(f: Callable[[Any], Any], x: Any) -> tuple[Product, Any]:
 
 
 def _shaped(result: Any, like: Array) -> Array:
-    if np.shape(result) != like.shape:
+    if tuple(result.shape) != tuple(like.shape):
         # autograd's rule of `where` does not sum over broadcast axes.
         raise LossError(
             f"F: autograd returned a product of shape {np.shape(result)} where {like.shape} was expected; broadcast "
             "the arguments of `where` before calling it"
         )
-    return np.asarray(result, dtype=like.dtype)
+    return namespace(like).asarray(result, dtype=like.dtype)
+
+
+def _owned(value: Any, like: Array) -> Array:
+    """What F returned, in the precision of φ and as nobody else's."""
+    return namespace(like).array(value, dtype=like.dtype, copy=True)
+
+
+def _joined(rows: list[Any], like: Array) -> Array:
+    xp = namespace(like)
+    return xp.reshape(xp.stack([_owned(row, like) for row in rows], axis=0), like.shape)
 
 
 def _frozen(x: Array) -> Array:
+    if (device := device_of(x)) is not None:
+        return device.xp.array(x, copy=True)
     view = x.view()
     view.flags.writeable = False
     return view
@@ -180,7 +194,8 @@ def _frozen(x: Array) -> Array:
 def _together(phi: Array, theta: Array) -> tuple[Array, Array]:
     """Give both every batch axis."""
     for name, x in (("phi", phi), ("theta", theta)):
-        if not isinstance(x, np.ndarray):
+        make_known(x)
+        if not isinstance(x, np.ndarray) and device_of(x) is None:
             raise ArgumentTypeError(f"{name}: AutodiffMap differentiates NumPy arrays, got {type(x).__name__}")
-    shape = broadcast_shapes(phi.shape[:-1], theta.shape[:-1])
-    return np.broadcast_to(phi, (*shape, phi.shape[-1])), np.broadcast_to(theta, (*shape, theta.shape[-1]))
+    xp, shape = namespace(phi, theta), broadcast_shapes(phi.shape[:-1], theta.shape[:-1])
+    return xp.broadcast_to(phi, (*shape, phi.shape[-1])), xp.broadcast_to(theta, (*shape, theta.shape[-1]))
