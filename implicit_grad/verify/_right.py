@@ -87,7 +87,7 @@ def newton_or_lbfgs(problem: BilevelProblem, theta: Array, *, start: Array | Non
     What an end point is worth is said by its gradient in either case, so that wrong products cannot pass for right.
     """
     found = Newton(1e-13)(problem, theta, start=start)
-    return found if np.all(found.ok) else LBFGS(500, rtol=1e-14)(problem, theta, start=start)
+    return found if np.all(found.ok) else LBFGS(1000, rtol=1e-14)(problem, theta, start=start)
 
 
 def right_answer(scene: Scene, solver: InnerSolver | None = None, without: tuple[str, ...] = ()) -> RightAnswer:
@@ -153,7 +153,7 @@ def _minimum(problem: BilevelProblem, theta: Array, solver: InnerSolver | None =
     ConvergenceError
         If no minimum is found.
     """
-    tries = (LBFGS(60, rtol=1e-6), LBFGS(600, rtol=1e-12)) if solver is None else (solver,)
+    tries = (LBFGS(100, rtol=1e-6), LBFGS(1000, rtol=1e-12)) if solver is None else (solver,)
     with np.errstate(all="ignore"):
         for each in tries:
             first = each(problem, theta)
