@@ -109,8 +109,7 @@ class NewtonRoot:
     def _direction(self, at: LinearizedMap, phi: Array, fresh: Array) -> tuple[Array, Cost]:
         """Solve ∂_φF s = −F for the problems that just got to φ; no step where there is no solution."""
         xp = namespace(phi)
-        # The others are set aside by what is no right-hand side.
-        rhs = xp.where(fresh[..., None], -at.value, xp.full_like(phi, float("nan")))
+        rhs = xp.where(fresh[..., None], -at.value, xp.zeros_like(phi))
         linear = self.linear_solver(operator(at, phi), rhs)
         return xp.where(xp.isfinite(linear.value), linear.value, xp.zeros_like(phi)), linear.cost
 

@@ -96,8 +96,7 @@ class _Systems:
 
     def __call__(self, here: Iterate, fresh: Array) -> tuple[Array, Cost]:
         xp = namespace(here.phi)
-        # Problems that go on with the direction they have are set aside by what is no right-hand side.
-        rhs = xp.where(fresh[..., None], -here.gradient, xp.full_like(here.gradient, float("nan")))
+        rhs = xp.where(fresh[..., None], -here.gradient, xp.zeros_like(here.gradient))
         first = self.solver(here.operator, rhs)
         direction, cost = first.value, first.cost
         indefinite = (first.codes == Status.INDEFINITE.code) & fresh
