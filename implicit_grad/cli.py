@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,8 @@ class Reproduce:
         if seed < 0:
             raise ArgumentError(f"seed: expected a whole number >= 0, got {seed}")
         runner = self._runner()
+        # In a log a line a figure is enough.
+        live = sys.stderr.isatty()
         with _progress(len(chosen)) as bar:
             if runner is not None and place is not None:  # the panels of all figures at once
                 cells = [
@@ -72,7 +75,13 @@ class Reproduce:
                     for cell in cells_of(each, quick=self.quick, seed=seed, backend=place.name).values()
                 ]
                 folder = check_writable(self.out / "results")
-                compute(cells, folder, runner=runner, fresh=self.fresh, progress=bar.set_description)
+                compute(
+                    cells,
+                    folder,
+                    runner=runner,
+                    fresh=self.fresh,
+                    progress=partial(bar.set_description, refresh=live),
+                )
             for each in chosen:
                 files = each.reproduce(
                     self.out,
@@ -82,7 +91,7 @@ class Reproduce:
                     backend=place,
                     paper=self.paper,
                     fresh=self.fresh and runner is None,
-                    progress=lambda stage, stem=each.stem: bar.set_description(f"{stem}: {stage}"),
+                    progress=lambda stage, stem=each.stem: bar.set_description(f"{stem}: {stage}", refresh=live),
                 )
                 bar.update()
                 bar.write("wrote " + " ".join(map(str, files)))
