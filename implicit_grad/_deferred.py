@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, TypeVar
 
 ResultT = TypeVar("ResultT")
@@ -14,12 +13,16 @@ class Deferred:
     """A value that is known how to find: found once, by whoever asks first."""
 
     def __init__(self, find: Callable[[], Any]) -> None:
-        self._find = find
+        self._find: Callable[[], Any] | None = find
+        self._found: Any = None
 
-    @cached_property
+    @property
     def value(self) -> Any:
         """The value itself."""
-        return self._find()
+        if self._find is not None:
+            self._found = self._find()
+            self._find = None  # and with it all that finding took
+        return self._found
 
     def __reduce__(self) -> Any:
         # What is sent elsewhere is sent as found: the way there may lead over this machine's device.

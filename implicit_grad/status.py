@@ -9,6 +9,7 @@ import numpy as np
 
 from implicit_grad._deferred import Deferred, Found, held
 from implicit_grad.backend import Array, namespace, to_numpy
+from implicit_grad.errors import ArgumentTypeError
 
 
 class Status(Enum):
@@ -87,7 +88,11 @@ def status_codes(status: Any) -> Array:
         return status.codes
     members = np.asarray(status.value if isinstance(status, Found) else status)
     # Members are singletons, and their identity is at hand: their hash is a Python function.
-    return np.array([_BY_ID[id(each)] for each in members.flat], dtype=int).reshape(members.shape)
+    try:
+        return np.array([_BY_ID[id(each)] for each in members.flat], dtype=int).reshape(members.shape)
+    except KeyError:
+        foreign = next(each for each in members.flat if not isinstance(each, Status))
+        raise ArgumentTypeError(f"status: expected members of Status, got {foreign!r}") from None
 
 
 def all_codes(like: Array, status: Status) -> Array:

@@ -180,6 +180,9 @@ class _Run:
         target, lowest, flat = self.residual * np.maximum(ratio, _ROUND), self.residual, 0
         while (pending := wanting & (self.residual > target)).any() and not self.spent():
             run = self._inner(self.chunk)
+            # Newton goes one length at a time, and more where that one was no good.
+            moved = (run.value != self.phi).any(axis=-1)
+            self.tries = 1 if moved[pending].all() else 2 * self.tries
             self.phi = np.where(pending[..., None], run.value, self.phi)
             self.residual = after = np.where(pending, run.residual_norm, self.residual)
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -196,14 +199,13 @@ class _Run:
             self.chunk = int(np.clip(np.ceil(left), 1, _GROWTH * self.chunk))
 
     def _inner(self, steps: int) -> Solution[Any]:
-        """Take inner steps from φ; Newton's one at a time, and more where a length tried was no good."""
+        """Take inner steps from φ; Newton's a few at a time."""
         changes: dict[str, Any] = (
             {"steps": steps} if hasattr(self.inner_solver, "steps") else {"max_steps": min(steps, self.tries)}
         )
         if hasattr(self.inner_solver, "record"):
             changes["record"] = False
         self.inner = replace(self.inner_solver, **changes)(self.problem, self.theta, start=self.phi)
-        self.tries = 1 if (self.inner.value != self.phi).any() else 2 * self.tries
         self.cost += self.inner.cost
         return self.inner
 

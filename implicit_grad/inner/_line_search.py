@@ -79,8 +79,9 @@ class Iterate:
             blind = (xp.abs(drop) <= eps**0.5 * size) | whole
             moved = searching & (enough | (blind & (tried.residual < self.residual)))
             shorter = 0.5 * slope / (slope + drop)
+            # NaN, too: there is no G at the end.
+            shorter = xp.where(shorter > _SHORTEST, shorter, xp.full_like(shorter, _SHORTEST))
             shorter = xp.where(shorter < _LONGEST, shorter, xp.full_like(shorter, _LONGEST))
-            shorter = xp.where(shorter > _SHORTEST, shorter, xp.full_like(shorter, _SHORTEST))  # NaN: G is infinite
         # A device is not asked whether all have moved.
         if device_of(moved) is None and bool(xp.all(moved)):
             return moved, tried, shorter

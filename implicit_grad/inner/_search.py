@@ -119,11 +119,12 @@ class Search:
                 tried = xp.where(fresh, xp.zeros_like(tried), tried)
                 cost += spent
             step = xp.where(active[..., None], step, xp.zeros_like(step))
+            still = xp.all(here.phi + step == here.phi, axis=-1)  # and a shorter one would be no step either
             moved, here, shorter = here.attempt(step, slope, active, polishing)
             cost += Cost(gradients=1)
             taken = taken + xp.astype(active, xp.int64)
             step, slope, tried = shorter[..., None] * step, shorter * slope, tried + 1
-            failed = active & ~moved & ((tried >= _MOST_LENGTHS) | polishing)
+            failed = active & ~moved & ((tried >= _MOST_LENGTHS) | polishing | still)
             fresh = moved
             if any_of(failed):
                 again = directions.restart(failed)

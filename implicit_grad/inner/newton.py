@@ -49,7 +49,7 @@ class Newton:
     """
 
     rtol: float = 1e-12
-    max_steps: int = 100
+    max_steps: int = 300
     linear_solver: LinearSolver = field(default_factory=Cholesky)
     distance: Distance | float | None = field(default=None, kw_only=True)
 

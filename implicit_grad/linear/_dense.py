@@ -156,15 +156,20 @@ def factors_of(matrices: Array) -> tuple[Array, Array]:
     if device_of(matrices) is None:
         factors, found = _factors_on_host(xp.reshape(matrices, (-1, *shape[-2:])))
         return xp.reshape(factors, shape), xp.asarray(found.reshape(shape[:-2]))
-    factors, d = cholesky(matrices), int(shape[-1])
+    d = int(shape[-1])
+    # In units in which nothing underflows; dividing by a power of four is exact, and so is the root of it.
+    root = power_of_two_scale(xp.sqrt(power_of_two_scale(xp.reshape(matrices, (*shape[:-2], d * d))))[..., None])
+    unit = root[..., None, None]
+    matrices = matrices / unit / unit
+    factors = cholesky(matrices)
     diagonal = xp.diagonal(matrices, axis1=-2, axis2=-1)
-    root = xp.sqrt(xp.where(diagonal > 0, diagonal, xp.zeros_like(diagonal)))
+    length = xp.sqrt(xp.where(diagonal > 0, diagonal, xp.zeros_like(diagonal)))
     with np.errstate(over="ignore", invalid="ignore"):
         off = xp.abs(factors @ transpose(factors) - matrices)
-    allowed = 4 * (d + 1) * epsilon(matrices) * root[..., :, None] * root[..., None, :]
+    allowed = 4 * (d + 1) * epsilon(matrices) * length[..., :, None] * length[..., None, :]
     found = xp.all(off <= allowed, axis=(-2, -1))
     found = found & xp.all(xp.diagonal(factors, axis1=-2, axis2=-1) > 0, axis=-1)
-    return xp.where(found[..., None, None], factors, xp.eye(d, dtype=matrices.dtype)), found
+    return xp.where(found[..., None, None], factors * unit, xp.eye(d, dtype=matrices.dtype)), found
 
 
 def _factors_on_host(matrices: Array) -> tuple[Array, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -154,8 +155,9 @@ class Cholesky:
                 Status.INDEFINITE: ~positive & xp.ones_like(system.finite),
             },
             cost=system.A.dense_cost + Cost(hvps=self.refinements + 1),
-            # Many times the price of a factor: only for those who want to know.
-            smallest_eigenvalue=Deferred(lambda: _lowest(matrices, ~positive, shape)),
+            # Many times the price of a factor: only for those who want to know. They pay for the matrices again,
+            # which would otherwise live as long as the solution.
+            smallest_eigenvalue=Deferred(partial(_lowest, system, ~positive)),
             condition=condition,
         )
 
@@ -204,12 +206,15 @@ def _inverse_norm(solve: Callable[[Array], Array], like: Array) -> Array:
     return growth
 
 
-def _lowest(matrices: Array, negative: Array, shape: tuple[int, ...]) -> Array:
+def _lowest(system: System, negative: Array) -> Array:
     """Smallest eigenvalue of the matrices without a factor, NaN for the others."""
-    xp = namespace(matrices)
-    lowest = xp.min(xp.linalg.eigvalsh(matrices), axis=-1)
+    xp = namespace(negative)
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrices = system.A.dense()
+    chosen = xp.where(negative[..., None, None], matrices, xp.eye(system.A.size, dtype=matrices.dtype))
+    lowest = xp.min(xp.linalg.eigvalsh(chosen), axis=-1)
     lowest = xp.where(negative, lowest, xp.full_like(lowest, float("nan")))
-    return xp.broadcast_to(lowest, shape)
+    return xp.broadcast_to(lowest, system.shape)
 
 
 def _smallest_eigenvalue(matrix: Array) -> float:
