@@ -11,6 +11,7 @@ from implicit_grad import CG, LBFGS, Autodiff, BilevelProblem, Newton, NewtonCG
 METHODS = {
     "L-BFGS": lambda k: LBFGS(k, record=True),
     "L-BFGS, one pair": lambda k: LBFGS(k, 1, record=True),
+    "L-BFGS, two pairs": lambda k: LBFGS(k, 2, record=True),
     "Newton-CG": lambda k: NewtonCG(k, 2, record=True),
     "Newton": lambda k: Newton(max_steps=k),
     "Newton by CG": lambda k: Newton(max_steps=k, linear_solver=CG(5)),

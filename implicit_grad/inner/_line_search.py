@@ -73,7 +73,7 @@ class Iterate:
         tried = iterate_at(self.problem, self.theta, self.phi + step)
         # A change of G below its own rounding says nothing. How large that is depends on the terms that
         # cancel in G, which only the loss knows: below √eps relative the gradient may decide, too.
-        with np.errstate(over="ignore", invalid="ignore"):  # G may be infinite at both ends
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # G may be infinite at both ends
             size, drop = xp.abs(self.value) + xp.abs(tried.value), self.value - tried.value
             enough = (drop >= -_ARMIJO * slope) & (drop > 8 * eps * size) & ~whole
             blind = (xp.abs(drop) <= eps**0.5 * size) | whole
