@@ -10,7 +10,7 @@ import numpy as np
 
 from implicit_grad._deferred import Deferrable, held, replaced
 from implicit_grad.backend import Array, namespace, to_numpy
-from implicit_grad.errors import ArgumentError, ConvergenceError, IndefiniteError
+from implicit_grad.errors import ArgumentError, ArgumentTypeError, ConvergenceError, IndefiniteError
 from implicit_grad.status import Judged, Status, statuses
 
 SolverT = TypeVar("SolverT")
@@ -289,6 +289,21 @@ class Estimate(Judged):
             error = IndefiniteError if status is Status.INDEFINITE else ConvergenceError
             raise error(f"estimate: {where}: {status.name}: {status.value}", self.inner)
         return self.gradient
+
+
+def expect_solution(inner: Any) -> None:
+    """Refuse what did not come from an inner solver.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Naming the type that came, and how to make a solution of a bare φ.
+    """
+    if not isinstance(inner, Solution):
+        raise ArgumentTypeError(
+            f"inner: expected the Solution of an inner solver, got {type(inner).__name__}; for a φ of your own pass "
+            "Newton(max_steps=0)(problem, theta, start=phi)"
+        )
 
 
 def describe(strategy: Any, prefix: str = "") -> dict[str, Any]:

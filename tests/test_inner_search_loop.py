@@ -10,6 +10,7 @@ from oracles.scenes import EPS
 from implicit_grad import LBFGS, BilevelProblem, Newton, Status
 from implicit_grad.inner._line_search import iterate_at
 from implicit_grad.inner._search import Search
+from implicit_grad.inner.lbfgs import _Pairs
 from implicit_grad.inner.stopping import Stop
 from implicit_grad.results import Cost
 
@@ -74,6 +75,13 @@ def test_a_good_direction_is_asked_for_anew_after_every_step_and_only_then():
     run = _search(problem, theta, 5).run(None, asked)
     assert len(asked.asked) == 5
     assert np.abs(_lengths(run, theta, star) - (1 - 0.5 ** np.arange(6))).max() <= 64 * EPS
+
+
+def test_without_a_tolerance_the_last_step_is_a_spent_budget_and_a_step_less_is_an_early_end():
+    problem, theta, star = _quadratic()
+    one, two = (_search(problem, theta, steps).run(None, Scripted(star, [1.0])) for steps in (1, 2))
+    assert (one.status, two.status) == (Status.BUDGET_SPENT, Status.CONVERGED)
+    assert one.steps == two.steps == 1
 
 
 def test_uphill_fails_after_forty_lengths_and_a_restart_is_the_next_step():
@@ -211,6 +219,25 @@ def test_how_much_shorter_the_next_length_is(end, factor):
     here = iterate_at(odd, theta, theta)
     _, _, shorter = here.attempt(step, np.asarray(-1.0), np.asarray(True), np.asarray(False))
     assert shorter == factor
+
+
+def test_a_restart_forgets_the_pairs_of_those_that_failed():
+    """Steepest descent for them, and the direction of before for the others."""
+    rng = np.random.default_rng(71)
+    curvature = np.exp(rng.uniform(-2, 2, (2, 3)))
+    problem = BilevelProblem(Diagonal(curvature, np.ones((2, 3))), Diagonal(np.ones(3), np.zeros(3)), LAM)
+    theta, every = rng.standard_normal((2, 3)), np.ones(2, dtype=bool)
+    pairs = _Pairs(problem, theta, 5)
+    for shift in (0.0, 0.3, 0.7):
+        here = iterate_at(problem, theta, theta + shift * np.array([1.0, -2.0, 0.5]))
+        before, _ = pairs(here, every)
+    failed = np.array([True, False])
+    assert np.array_equal(pairs.restart(failed), failed)
+    after, _ = pairs(here, failed)
+    assert np.array_equal(after[1], before[1])
+    assert not np.allclose(before[0] / here.gradient[0], before[0, 0] / here.gradient[0, 0])
+    assert np.abs(after[0] / here.gradient[0] - after[0, 0] / here.gradient[0, 0]).max() <= 8 * EPS
+    assert not pairs.restart(failed).any()  # nothing is left to forget
 
 
 def test_pairs_are_those_of_each_problem():

@@ -16,7 +16,7 @@ from implicit_grad.inner import GradientDescent
 from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.inner.gradient_descent import step_by_step
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 from implicit_grad.status import statuses
 
 
@@ -68,6 +68,7 @@ class CheckpointedGradient:
         ArgumentError
             If `inner` is not a `GradientDescent` run from θ.
         """
+        expect_solution(inner)
         solver = inner.solver
         if not isinstance(solver, GradientDescent):
             raise ArgumentError(f"inner: only GradientDescent can be run again, got {type(solver).__name__}")

@@ -14,7 +14,7 @@ from implicit_grad.estimators._complex_losses import complex_loss
 from implicit_grad.estimators._verdict import indefinite, refused
 from implicit_grad.inner._protocol import attainable
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 
 _SHARE = 1e-30
 """h in units of ‖θ‖ + ‖φ‖: h² is lost beside anything, h is not lost at all."""
@@ -77,6 +77,7 @@ class ComplexStepGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the derivative at the minimum that Newton reaches from `inner.value`."""
+        expect_solution(inner)
         if namespace(inner.value) is not np:
             raise ArgumentTypeError("inner: complex steps are taken on NumPy arrays only")
         run = _Run(problem, expand(theta, tuple(inner.value.shape)), inner.value)

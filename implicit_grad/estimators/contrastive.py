@@ -14,7 +14,7 @@ from implicit_grad.estimators._nudged import Nudged
 from implicit_grad.estimators._verdict import Resolution, indefinite, refused
 from implicit_grad.inner import InnerSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 from implicit_grad.status import statuses, worst_status
 
 _LARGEST_SHARE = 0.1
@@ -90,12 +90,14 @@ class ContrastiveGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the estimate; `inner.value` is the start of every solve, and φ(0) if one-sided."""
+        expect_solution(inner)
         theta = expand(theta, tuple(inner.value.shape))
         s, free, size, cost = self._strengths(problem, theta, inner)
         return self._difference(problem, theta, inner, s, free, size, cost)[0]
 
     def resolved(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> tuple[Estimate, Resolution]:
         """Return the estimate, and what it can tell: its change from s to 2s, and λδ/s for the errors δ of φ(±s)."""
+        expect_solution(inner)
         theta = expand(theta, tuple(inner.value.shape))
         s, free, size, cost = self._strengths(problem, theta, inner)
         fine, noise = self._difference(problem, theta, inner, s, free, size, cost)

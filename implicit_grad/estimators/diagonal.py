@@ -11,7 +11,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, namespace
 from implicit_grad.estimators._verdict import indefinite
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 
 _CHUNK = 2**22
 
@@ -48,6 +48,7 @@ class DiagonalGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the estimate at `inner.value`."""
+        expect_solution(inner)
         phi = inner.value
         d, xp = int(phi.shape[-1]), namespace(phi)
         hessian = problem.operator(problem.inner.linearize(phi), phi, proximal=False)
@@ -100,6 +101,7 @@ class IdentityGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the estimate at `inner.value`."""
+        expect_solution(inner)
         diagonal = namespace(inner.value).full_like(inner.value, self.curvature)
         return _estimate(problem, inner, diagonal, inner.cost + Cost(gradients=1))
 

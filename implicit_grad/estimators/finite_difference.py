@@ -12,7 +12,7 @@ from implicit_grad.backend import Array, dot, epsilon, expand, namespace, norm
 from implicit_grad.estimators._verdict import Resolution, refused
 from implicit_grad.inner import InnerSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 from implicit_grad.status import statuses, worst_status
 
 _SIGNS = (1.0, -1.0)
@@ -75,10 +75,12 @@ class FiniteDifferenceGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the differences; `inner.value` is the start of every solve."""
+        expect_solution(inner)
         return self.resolved(problem, theta, inner)[0]
 
     def resolved(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> tuple[Estimate, Resolution]:
         """Return the differences, and what they can tell: their change from h to 2h, and √d·η/h."""
+        expect_solution(inner)
         outer = _Outer(problem, expand(theta, tuple(inner.value.shape)), inner, self.inner_solver)
         trial = outer.trial()
         rule = trial.balanced_step()

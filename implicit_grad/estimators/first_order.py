@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from implicit_grad.backend import Array
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 from implicit_grad.status import statuses
 
 
@@ -41,6 +41,7 @@ class FirstOrderGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return ∇L_test at `inner.value`."""
+        expect_solution(inner)
         return Estimate(
             problem.outer.gradient(inner.value), inner, None, inner.cost + Cost(gradients=1), statuses(inner.codes)
         )

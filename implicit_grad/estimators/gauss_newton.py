@@ -12,7 +12,7 @@ from implicit_grad.estimators.implicit import ImplicitGradient
 from implicit_grad.linear import CG, LinearSolver
 from implicit_grad.objectives import Linearization
 from implicit_grad.problem import BilevelProblem, select_loss
-from implicit_grad.results import Card, Estimate, Solution
+from implicit_grad.results import Card, Estimate, Solution, expect_solution
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class GaussNewtonGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the estimate at `inner.value`."""
+        expect_solution(inner)
         if not hasattr(problem.inner, "linearize_gauss_newton"):
             raise ArgumentTypeError(
                 f"problem: the Gauss–Newton matrix needs a train loss with linearize_gauss_newton, such as "

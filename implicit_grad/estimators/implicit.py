@@ -10,7 +10,7 @@ from implicit_grad._deferred import replaced
 from implicit_grad.backend import Array, device_of, namespace
 from implicit_grad.linear import CG, LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 from implicit_grad.status import Status, worst_status
 
 
@@ -67,6 +67,7 @@ class ImplicitGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the estimate at `inner.value`."""
+        expect_solution(inner)
         phi = inner.value
         xp = namespace(phi)
         b = problem.outer.gradient(phi)

@@ -12,7 +12,7 @@ from implicit_grad.backend import Array, epsilon, namespace, norm, power_of_two_
 from implicit_grad.errors import ArgumentError
 from implicit_grad.linear.krylov import shifted_solutions
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 from implicit_grad.status import Status, all_codes, marked, statuses, worst_status
 
 
@@ -65,6 +65,7 @@ class LambdaPath:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the estimates at `inner.value`, λ along the first axis."""
+        expect_solution(inner)
         phi = inner.value
         xp = namespace(phi)
         H = problem.operator(problem.inner.linearize(phi), phi, proximal=False)

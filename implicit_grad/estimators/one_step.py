@@ -12,7 +12,7 @@ from implicit_grad.estimators._newton_step import newton_move
 from implicit_grad.inner._step_size import step_sizes
 from implicit_grad.linear import Cholesky, LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 from implicit_grad.status import Status, status_codes, worst_status
 
 
@@ -148,6 +148,7 @@ class OneStepGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the derivative of one step from `inner.value`."""
+        expect_solution(inner)
         taken = self.step(problem, theta, inner.value)
         gradient, cost, status = taken.pull(problem.outer.gradient(taken.value))
         stages = [stage for stage in (inner, taken.status, status) if stage is not None]

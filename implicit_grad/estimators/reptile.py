@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from implicit_grad import border
 from implicit_grad.backend import Array
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Estimate, Solution
+from implicit_grad.results import Card, Estimate, Solution, expect_solution
 from implicit_grad.status import statuses
 
 
@@ -58,4 +58,5 @@ class ReptileDirection:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the direction to `inner.value`."""
+        expect_solution(inner)
         return Estimate(self.scale * (theta - inner.value), inner, None, inner.cost, statuses(inner.codes))

@@ -10,7 +10,7 @@ from implicit_grad.backend import Array
 from implicit_grad.errors import ArgumentError
 from implicit_grad.estimators.meta_gradient import Estimator
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Estimate, Solution
+from implicit_grad.results import Card, Estimate, Solution, expect_solution
 from implicit_grad.status import worst_status
 
 
@@ -71,6 +71,7 @@ class RichardsonGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the extrapolated estimate from one inner solution."""
+        expect_solution(inner)
         coarse, fine = (estimator(problem, theta, inner) for estimator in (self.coarse, self.fine))
         power = self.ratio**self.order
         # g_fine plus a correction: nothing is multiplied by rᵖ that cancels afterwards.

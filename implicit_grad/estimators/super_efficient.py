@@ -11,7 +11,7 @@ from implicit_grad.estimators._newton_step import newton_move
 from implicit_grad.estimators.implicit import ImplicitGradient
 from implicit_grad.linear import Cholesky, LinearSolver
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Solution
+from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
 from implicit_grad.status import worst_status
 
 
@@ -62,6 +62,7 @@ class SuperEfficientGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the estimate one Newton step after `inner.value`."""
+        expect_solution(inner)
         move = newton_move(problem, theta, inner.value, self.linear_solver)
         corrected = replace(
             inner,

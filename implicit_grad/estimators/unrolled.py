@@ -9,7 +9,7 @@ from implicit_grad import border
 from implicit_grad.backend import Array, namespace
 from implicit_grad.errors import ArgumentError
 from implicit_grad.problem import BilevelProblem
-from implicit_grad.results import Card, Cost, Estimate, Path, Solution
+from implicit_grad.results import Card, Cost, Estimate, Path, Solution, expect_solution
 from implicit_grad.status import statuses
 
 
@@ -63,6 +63,7 @@ class UnrolledGradient:
 
     def __call__(self, problem: BilevelProblem, theta: Array, inner: Solution[Any]) -> Estimate:
         """Return the derivative through the whole path of `inner`."""
+        expect_solution(inner)
         path = _path(inner)
         last = path.steps[-1]
         gradients, cost = self.at_steps(problem, inner, (last,))

@@ -124,7 +124,7 @@ class Search:
             cost += Cost(gradients=1)
             taken = taken + xp.astype(active, xp.int64)
             step, slope, tried = shorter[..., None] * step, shorter * slope, tried + 1
-            failed = active & ~moved & ((tried >= _MOST_LENGTHS) | polishing | still)
+            failed = active & ~moved & ((tried >= _MOST_LENGTHS) | still)
             fresh = moved
             if any_of(failed):
                 again = directions.restart(failed)
