@@ -120,6 +120,8 @@ def test_refinement_asks_once_a_correction_if_there_is_a_tolerance():
         few, many = (_traffic(lambda s=s: s(A, b)) for s in solvers)
         assert many[1] == few[1]
         assert many[0] - few[0] <= 4 * looks
+    exact = implicit_grad.MixedPrecision(CG(3), 9, 1e-9)
+    assert exact(A, b).cost == exact(A.get(), b.get()).cost  # it stops where the host does
 
 
 @pytest.mark.parametrize(

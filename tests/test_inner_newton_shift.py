@@ -77,8 +77,8 @@ def test_a_device_does_the_same_unasked(solver, rtol):
         assert np.abs(device.value.get() - plain.value).max() <= 1e3 * EPS * np.abs(plain.value).max()
         seen, wanted = device.smallest_eigenvalue.get(), plain.smallest_eigenvalue
         assert np.array_equal(np.isnan(seen), np.isnan(wanted))
-        if rtol and isinstance(solver, CG):  # asked every step: no step too many
-            assert device.cost == plain.cost
+        if rtol and isinstance(solver, CG):  # asked every step: no step too many, but for solves that nobody needs
+            assert device.cost.gradients == plain.cost.gradients
         assert np.nanmax(np.abs(seen - wanted)) <= 1e3 * EPS * np.nanmax(np.abs(wanted))
 
 

@@ -29,6 +29,15 @@ def test_newton_steps_back_into_the_domain():
     assert NewtonRoot()(F, np.array([-3.0]), np.array([-1.0])).status is Status.NONFINITE
 
 
+def test_newton_tries_one_length_where_the_residual_is_rounding():
+    F = AutodiffMap(lambda p, t: anp.sinh(p) - t)
+    theta = np.array([0.7])
+    root = NewtonRoot()(F, theta, np.arcsinh(theta))
+    assert root.status is Status.CONVERGED
+    assert root.steps <= 2
+    assert root.cost.gradients <= 3
+
+
 def test_newton_solves_each_problem_as_if_it_were_alone():
     F = AutodiffMap(lambda p, t: anp.sinh(p) - t)
     theta = np.array([[0.1], [50.0], [-1e6], [0.0]])
