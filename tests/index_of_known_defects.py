@@ -147,7 +147,7 @@ IDENTITIES: dict[int, tuple[str, ...]] = {
     ),
     4: (
         "test_regularized.py::test_the_gradient_is_the_slope_of_refitted_losses",
-        "test_adapters.py::test_forward_and_reverse_are_transposes_and_hessians_symmetric",
+        "test_adapters_derivatives.py::test_forward_and_reverse_are_transposes_and_hessians_symmetric",
     ),
     5: (
         "properties/test_laws_estimators.py::test_law_33_large_lam",
