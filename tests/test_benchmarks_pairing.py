@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.pairing import TOLERANCE, Ratio, disagreement, ratio
 
 EPS = np.finfo(float).eps
+seconds = st.floats(1e-6, 1e3)
 turns = st.lists(st.tuples(seconds, seconds), min_size=1, max_size=15)
 
 
