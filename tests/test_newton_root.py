@@ -30,12 +30,13 @@ def test_newton_steps_back_into_the_domain():
 
 
 def test_newton_tries_one_length_where_the_residual_is_rounding():
+    """At twenty roots to rounding, where ‖F‖ is a unit in the last place or two, and seldom nothing."""
     F = AutodiffMap(lambda p, t: anp.sinh(p) - t)
-    theta = np.array([0.7])
+    theta = np.linspace(0.3, 9.0, 20)[:, None]
     root = NewtonRoot()(F, theta, np.arcsinh(theta))
-    assert root.status is Status.CONVERGED
-    assert root.steps <= 2
-    assert root.cost.gradients <= 3
+    assert root.ok.all()
+    assert root.steps.max() in (1, 2, 3)
+    assert root.cost.gradients == root.steps.max() + 1
 
 
 def test_newton_solves_each_problem_as_if_it_were_alone():
