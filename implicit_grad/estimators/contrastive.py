@@ -59,6 +59,8 @@ class ContrastiveGradient:
     G at the middle of φ(±s) above the mean of G at both, are refused as `INDEFINITE`; so is a single one with
     G(φ(s)) below the tangent at φ. That takes 3 values of G (one-sided: 2 and a gradient). Both nudges on one side
     go unnoticed: the number is then the meta-gradient of the minimum they ran into.
+    So does an A that is singular at φ, with one nudge or two: higher terms of G hold φ(s) then, the solves converge,
+    and the number grows without bound as s falls.
 
     References
     ----------
@@ -73,7 +75,7 @@ class ContrastiveGradient:
         "O(d)",
         "O(s²) + λδ/s for solves with error δ (one-sided: O(s))",
         "s is so small that the solver's error shows, or so large that G − s L_test loses its minimum; "
-        "a saddle is refused only where the nudges part over it",
+        "a saddle is refused only where the nudges part over it, and a singular A goes unseen",
         saddle="NaN where the nudges part; else that of the minimum they run into",
     )
 
