@@ -372,7 +372,7 @@ def cholesky(A: Array) -> Array:
 
 
 def look_again(active: Array, step: int, *, tolerance: bool, every: int = _READ_EVERY) -> bool:
-    """Whether a loop goes on: on the host while a problem is active; a device is asked every eighth step at most.
+    """Whether a loop goes on: on the host while a problem is active; a device is asked once in `every` steps.
 
     Reading a mask makes the host wait for the device. Without a tolerance it is never read: the budget ends the
     loop. Callers must freeze problems that are done, so that the steps too many change nothing.

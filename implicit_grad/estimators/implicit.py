@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from implicit_grad import border
 from implicit_grad._deferred import replaced
-from implicit_grad.backend import Array, device_of, namespace
+from implicit_grad.backend import Array, any_of, namespace
 from implicit_grad.linear import CG, LinearSolver
 from implicit_grad.problem import BilevelProblem
 from implicit_grad.results import Card, Cost, Estimate, Solution, expect_solution
@@ -88,9 +88,7 @@ class ImplicitGradient:
 
         def gradient_of(q: Array) -> Array:
             g = factor * q
-            # A device is not asked whether there is anything to do.
-            needless = device_of(g) is None and not bool(xp.any(saddle))
-            return g if needless else xp.where(saddle[..., None], xp.full_like(g, nan), g)
+            return xp.where(saddle[..., None], xp.full_like(g, nan), g) if any_of(saddle) else g
 
         path = linear.path
         if path is not None:

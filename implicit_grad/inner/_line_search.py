@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from implicit_grad.backend import Array, device_of, dot, epsilon, namespace, norm
+from implicit_grad.backend import Array, any_of, dot, epsilon, namespace, norm
 from implicit_grad.inner._protocol import attainable, gradient_scale
 from implicit_grad.inner.stopping import Stop
 from implicit_grad.linear import Operator
@@ -82,8 +82,7 @@ class Iterate:
             # NaN, too: there is no G at the end.
             shorter = xp.where(shorter > _SHORTEST, shorter, xp.full_like(shorter, _SHORTEST))
             shorter = xp.where(shorter < _LONGEST, shorter, xp.full_like(shorter, _LONGEST))
-        # A device is not asked whether all have moved.
-        if device_of(moved) is None and bool(xp.all(moved)):
+        if not any_of(~moved):
             return moved, tried, shorter
         rows = dict.fromkeys(("phi", "gradient"), moved[..., None])
         rows |= dict.fromkeys(("value", "residual", "scale", "floor"), moved)

@@ -144,7 +144,7 @@ class _End:
     def codes(self, steps: int) -> Array:
         """Status codes of a run of so many steps."""
         early = self.taken < steps
-        stopped = (self.stuck & early) | (self.done if self.tolerant else self.done & ~self.done)
+        stopped = (self.stuck & early) | (self.done & self.tolerant)
         codes = all_codes(self.met, Status.MAX_STEPS if self.tolerant else Status.BUDGET_SPENT)
         codes = marked(codes, stopped, Status.STAGNATED)
         codes = marked(codes, self.met if self.tolerant else self.met & early, Status.CONVERGED)

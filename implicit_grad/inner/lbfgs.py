@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from implicit_grad import border
-from implicit_grad.backend import Array, device_of, dot, epsilon, namespace, norm
+from implicit_grad.backend import Array, any_of, dot, epsilon, namespace, norm
 from implicit_grad.inner._line_search import Iterate
 from implicit_grad.inner._recording import checked_record
 from implicit_grad.inner._search import Search
@@ -132,7 +132,7 @@ class _Pairs:
         s, y = (xp.where(rows, each, xp.zeros_like(each)) for each in (s, y))
         self.scale = xp.where(keep, curvature / xp.where(keep, dot(y, y), one), self.scale)
         pairs = [*self.pairs, (s, y, rho)]
-        if device_of(fresh) is not None or not bool(xp.all(fresh)):
+        if any_of(~fresh):
             # Who did not move has learned nothing, and must not lose a pair for it.
             nothing: _Pair = xp.zeros_like(s), xp.zeros_like(y), xp.zeros_like(rho)
             pairs = [_chosen(fresh, new, old) for new, old in zip(pairs, [nothing, *self.pairs], strict=True)]

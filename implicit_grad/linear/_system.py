@@ -12,8 +12,8 @@ import numpy as np
 from implicit_grad import border
 from implicit_grad.backend import (
     Array,
+    any_of,
     broadcast_shapes,
-    device_of,
     epsilon,
     expand,
     join,
@@ -175,7 +175,7 @@ class _Ends:
     def masked(self, x: Array, residual: Array) -> tuple[Array, Array]:
         """With NaN where b was not finite."""
         xp, finite = namespace(x), self.system.finite
-        if device_of(finite) is None and bool(xp.all(finite)):
+        if not any_of(~finite):
             return x, residual
         value = xp.where(finite[..., None], x, xp.full_like(x, float("nan")))
         return value, xp.where(finite, residual, xp.full_like(residual, float("nan")))

@@ -137,7 +137,7 @@ class GeneralLU:
             matrices = xp.where(finite[..., None, None], matrices, xp.eye(d, dtype=matrices.dtype))
             scale = power_of_two_scale(xp.reshape(matrices, (*shape, d * d)))
             matrices = matrices / scale[..., None, None]
-            smallest, negative = None, ~finite & finite
+            smallest, negative = None, xp.zeros_like(finite)
             if system.A.curvature:
                 eigenvalues = xp.linalg.eigvalsh(0.5 * (matrices + transpose(matrices)))
                 singular, lowest = xp.abs(eigenvalues), xp.min(eigenvalues, axis=-1)
